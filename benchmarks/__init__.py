@@ -1,0 +1,1 @@
+"""The bench: what privsep costs beside its floors and its peers, measured in turn."""

@@ -1,0 +1,4 @@
+"""The measuring processes: a module for each thing that is measured.
+
+Each runs in an environment of its own.
+"""

@@ -1,0 +1,61 @@
+"""The floors: what the same work costs with nothing around it."""
+
+import os
+import socket
+import sys
+
+from benchmarks.contestants.measure import (
+    Round,
+    command,
+    latency,
+    need_sudo,
+    place,
+    serve,
+)
+
+# The bytes of a CALL and a RET of echo(1), as strace shows them. Constants, so that the
+# floor needs nothing of ours.
+CALL = b"c" * 64
+RET = b"r" * 6
+
+PASS = (sys.executable, "-I", "-S", "-c", "pass")
+"""The least that an interpreter can do.
+
+`sys.executable`, because `python3` may be a version manager's shell script.
+"""
+
+
+def ping_pong() -> Round:
+    """Send CALL to another process over a stream socketpair, and receive RET."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    other = os.fork()
+    if other == 0:
+        near.close()
+        while far.recv(4096):
+            far.send(RET)
+        os._exit(0)
+    far.close()
+    place(lambda processor: os.sched_setaffinity(other, {processor}))
+
+    def call() -> None:
+        near.send(CALL)
+        near.recv(4096)
+
+    return latency(call)
+
+
+def sudo_pass() -> Round:
+    """Start the least interpreter through sudo."""
+    need_sudo()
+    return command("sudo", "-n", *PASS)
+
+
+if __name__ == "__main__":
+    serve(
+        {
+            "ping-pong": ping_pong,
+            "pass": lambda: command(*PASS),
+            "sudo-pass": sudo_pass,
+            "true": lambda: command("true"),
+        }
+    )

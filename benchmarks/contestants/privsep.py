@@ -1,0 +1,100 @@
+"""Ours, from this repository."""
+
+from typing import Literal
+
+from benchmarks.contestants.measure import (
+    Round,
+    first_use,
+    latency,
+    need_sudo,
+    place,
+    script,
+    serve,
+    throughput,
+)
+from benchmarks.contestants.privsep_contexts import (
+    WORKERS,
+    echo,
+    echo_thread,
+    pin_daemon,
+    pin_worker,
+    processes,
+    threads,
+)
+
+
+def echo_one() -> Round:
+    """Call echo(1) from one thread, served by a process."""
+    processes.start("fork")
+    place(pin_worker)
+    return latency(lambda: echo(1))
+
+
+def echo_audited() -> Round:
+    """Call echo(1) from one thread, with an audit that reports its failures."""
+    from benchmarks.contestants import privsep_audited as audited
+
+    audited.reported.start("fork")
+    place(audited.pin_reported)
+    return latency(lambda: audited.echo_reported(1))
+
+
+def echo_audit_required() -> Round:
+    """Call echo(1) from one thread, with an audit that must know of it before."""
+    from benchmarks.contestants import privsep_audited as audited
+
+    audited.required.start("fork")
+    place(audited.pin_required)
+    return latency(lambda: audited.echo_required(1))
+
+
+def echo_isolated_by_thread() -> Round:
+    """Call echo(1) from one thread, served by a thread."""
+    threads.start("fork")
+    place(pin_daemon)
+    return latency(lambda: echo_thread(1))
+
+
+def echo_threads() -> Round:
+    """Call echo(1) from as many threads as there are workers."""
+    processes.start("fork")
+    return throughput(lambda: echo(1), WORKERS)
+
+
+def first_call(method: Literal["fork", "exec", "sudo"]) -> Round:
+    """Start the daemon and make its first call."""
+    return first_use(lambda: processes.start(method), lambda: echo(1), processes.stop)
+
+
+def fork_script() -> Round:
+    """Do so by fork in a script."""
+    module = "benchmarks.contestants.privsep_contexts"
+    return script(
+        f"from {module} import echo, processes",
+        "processes.start('fork')",
+        "echo(1)",
+        "processes.stop()",
+    )
+
+
+def sudo() -> Round:
+    """Start the daemon through sudo and make its first call."""
+    need_sudo()
+    return first_call("sudo")
+
+
+if __name__ == "__main__":
+    serve(
+        {
+            "echo": echo_one,
+            "echo-audited": echo_audited,
+            "echo-audit-required": echo_audit_required,
+            "echo-thread-isolation": echo_isolated_by_thread,
+            "echo-threads": echo_threads,
+            "fork": lambda: first_call("fork"),
+            "fork-script": fork_script,
+            "exec": lambda: first_call("exec"),
+            "sudo": sudo,
+        },
+        "privsep",
+    )

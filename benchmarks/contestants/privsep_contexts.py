@@ -1,0 +1,40 @@
+"""The contexts that are measured.
+
+Not in the script itself: exec and sudo start a daemon that imports them.
+"""
+
+import privsep
+from benchmarks.contestants.placement import pin
+
+WORKERS = 4
+
+processes = privsep.Context(
+    "bench", capabilities=[], workers=WORKERS, isolation="process"
+)
+threads = privsep.Context(
+    "bench-threads", capabilities=[], workers=WORKERS, isolation="thread"
+)
+
+
+@processes.entrypoint
+def echo(value: int) -> int:
+    """Return the value, from a worker process."""
+    return value
+
+
+@processes.entrypoint
+def pin_worker(processor: int) -> None:
+    """Keep the worker on one processor; the calls of one thread go to one worker."""
+    pin(processor)
+
+
+@threads.entrypoint
+def echo_thread(value: int) -> int:
+    """Return the value, from a worker thread."""
+    return value
+
+
+@threads.entrypoint
+def pin_daemon(processor: int) -> None:
+    """Keep all workers on one processor."""
+    pin(processor)

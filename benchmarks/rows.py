@@ -1,0 +1,177 @@
+"""What is measured against what, and what is asked of it.
+
+A new row is an entry of `ROWS`; a new peer is a module of `contestants` and a file of
+`requirements`, too.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One measuring process: an operation of a module of `contestants`.
+
+    An environment is made from `requirements/NAME.txt`, or holds nothing where there is
+    no such file.
+    """
+
+    label: str
+    environment: str
+    module: str
+    operation: str
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One contestant's time divided by another's, and what is asked of it."""
+
+    over: Contestant
+    under: Contestant
+    at_most: float | None = None
+    at_least: float | None = None
+    adds_at_most: float | None = None
+    """Microseconds that the first may take longer than the second."""
+
+    @property
+    def target(self) -> str:
+        """The bound, as the table shows it."""
+        if self.adds_at_most is not None:
+            return f"≤ {self.adds_at_most:g} µs more"
+        bounds = (("≤", self.at_most), ("≥", self.at_least))
+        return " and ".join(
+            f"{sign} {bound:g}" for sign, bound in bounds if bound is not None
+        )
+
+    def meets(self, value: float) -> bool:
+        """Say whether a ratio is within the bounds."""
+        return (self.at_most is None or value <= self.at_most) and (
+            self.at_least is None or value >= self.at_least
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """Contestants measured in turn: `rounds` times, `operations` each time."""
+
+    name: str
+    title: str
+    ratios: tuple[Ratio, ...]
+    operations: int
+    rounds: int
+    rate: bool = False
+    """Show operations a second, not the time of one."""
+    processors: int = 0
+    """How many the two sides share; 0: as the scheduler puts them."""
+
+    @property
+    def contestants(self) -> tuple[Contestant, ...]:
+        """Each contestant of the ratios once, in the order of measuring."""
+        return tuple(
+            dict.fromkeys(
+                side for ratio in self.ratios for side in (ratio.under, ratio.over)
+            )
+        )
+
+
+def floor(label: str, operation: str) -> Contestant:
+    """Name a floor."""
+    return Contestant(label, "floor", "floor", operation)
+
+
+def privsep(operation: str) -> Contestant:
+    """Name an operation of ours."""
+    return Contestant("privsep", "privsep", "privsep", operation)
+
+
+def audited(label: str, operation: str) -> Contestant:
+    """Name an operation of ours that is recorded."""
+    return Contestant(label, "privsep", "privsep", operation)
+
+
+def oslo_privsep(operation: str) -> Contestant:
+    """Name an operation of oslo.privsep."""
+    return Contestant("oslo.privsep", "oslo_privsep", "oslo_privsep", operation)
+
+
+INTERPRETER = floor("python3 -I -S -c pass", "pass")
+
+ECHO = (
+    Ratio(privsep("echo"), floor("socketpair ping-pong", "ping-pong"), at_most=1.5),
+    Ratio(oslo_privsep("echo"), privsep("echo"), at_least=3),
+)
+
+AUDIT = (
+    Ratio(audited("with audit", "echo-audited"), privsep("echo"), adds_at_most=8),
+    Ratio(audited("audit required", "echo-audit-required"), privsep("echo")),
+)
+
+ROWS = (
+    Row("echo", "echo(1), one thread", ECHO, operations=100, rounds=200),
+    Row(
+        "echo-1-cpu",
+        "echo(1), both sides on one processor",
+        ECHO,
+        operations=100,
+        rounds=100,
+        processors=1,
+    ),
+    Row(
+        "echo-2-cpus",
+        "echo(1), a processor for each side",
+        ECHO,
+        operations=100,
+        rounds=100,
+        processors=2,
+    ),
+    Row("audit", "echo(1), recorded in a file", AUDIT, operations=100, rounds=200),
+    Row(
+        "echo-thread-isolation",
+        "echo(1), one thread, worker threads",
+        (Ratio(oslo_privsep("echo"), privsep("echo-thread-isolation")),),
+        operations=100,
+        rounds=100,
+    ),
+    Row(
+        "echo-threads",
+        "echo(1), four threads, worker processes",
+        (Ratio(oslo_privsep("echo-threads"), privsep("echo-threads")),),
+        operations=400,
+        rounds=100,
+        rate=True,
+    ),
+    Row(
+        "fork",
+        "fork start and first call",
+        (Ratio(privsep("fork"), oslo_privsep("fork"), at_most=1),),
+        operations=1,
+        rounds=60,
+    ),
+    Row(
+        "fork-script",
+        "a script that starts by fork and calls once, imports and all",
+        (Ratio(privsep("fork-script"), oslo_privsep("fork-script")),),
+        operations=1,
+        rounds=20,
+    ),
+    Row(
+        "exec",
+        "exec start and first call",
+        (Ratio(privsep("exec"), INTERPRETER),),
+        operations=1,
+        rounds=40,
+    ),
+    Row(
+        "sudo",
+        "sudo start and first call",
+        (Ratio(privsep("sudo"), floor("sudo python3 -I -S -c pass", "sudo-pass")),),
+        operations=1,
+        rounds=40,
+    ),
+    Row(
+        "process",
+        "what a process costs, and what of it is Python",
+        (Ratio(INTERPRETER, floor("subprocess.run of true", "true")),),
+        operations=1,
+        rounds=40,
+    ),
+)

@@ -1,0 +1,211 @@
+"""The client of one context: starts its daemon, and makes calls.
+
+Runs in the unprivileged process; any thread may use it.  A daemon that is gone is
+found by the next call that asks for a channel, which starts it again; a CALL of
+which a byte was sent is never sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from time import monotonic
+from typing import TYPE_CHECKING, Any, cast
+
+from privsep import errors
+from privsep._client.channel import NotStarted
+from privsep._client.connection import Connection
+from privsep._start.methods import launch
+from privsep.context import StartOptions, status_entry
+from privsep.status import DaemonStatus
+
+if TYPE_CHECKING:
+    from privsep._client.channel import Channel
+    from privsep.context import Context, Entry
+
+_STATUS = status_entry(dict)
+_STOP_TIMEOUT = 10.0
+_LOST_TIMEOUT = 1.0
+
+
+class Client:
+    """Starts, keeps and calls the daemon of `context`."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._options = StartOptions()
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._forked = False
+        self._loggers = _lineage(context.prefix)
+
+    def start(self, options: StartOptions) -> None:
+        """Start the daemon; see `Context.start`."""
+        with self._lock:
+            if self._connection is not None:
+                msg = (
+                    f"the daemon of context {self.context.name!r} is started "
+                    f"already ({self._connection.method}); stop() it first"
+                )
+                raise errors.StartError(msg)
+            self._options = options
+            self._connection = self._launch()
+
+    def ensure_started(self) -> Connection:
+        """Return the connection to the daemon; start it if it is not started."""
+        connection = self._connection
+        if connection is not None:
+            return connection
+        with self._lock:
+            if self._connection is None:
+                self._refuse_second_fork()
+                self._connection = self._launch()
+            return self._connection
+
+    def is_started(self) -> bool:
+        """Return whether a daemon was started, and not found gone."""
+        return self._connection is not None
+
+    def _launch(self) -> Connection:
+        launched, method = launch(self.context, self._options)
+        self._forked = method == "fork"
+        return Connection(launched, self.context, method)
+
+    def _refuse_second_fork(self) -> None:
+        if self._forked:
+            msg = (
+                f"the daemon of context {self.context.name!r} is gone; it was "
+                "started by fork and cannot be started again by a call"
+            )
+            raise errors.DaemonGone(msg)
+
+    def stop(self) -> None:
+        """Let go of the daemon; see `Context.stop`."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            self._options = StartOptions()
+            self._forked = False
+        if connection is not None:
+            connection.close(_STOP_TIMEOUT)
+
+    def _lost(self, connection: Connection) -> None:
+        """Forget `connection`: its daemon is gone."""
+        with self._lock:
+            if self._connection is not connection:
+                return
+            self._connection = None
+        connection.close(_LOST_TIMEOUT)
+
+    def call(
+        self, entry: Entry, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> object:
+        """Call `entry` in the daemon; return its result or raise its exception."""
+        timeout = entry.limit
+        deadline = monotonic() + timeout
+        level = logging.NOTSET
+        for logger in self._loggers:
+            if logger.level:
+                level = logger.level
+                break
+        while True:
+            connection = self._connection
+            if connection is None:
+                connection = self.ensure_started()
+                deadline = monotonic() + timeout  # starting has one of its own
+            pool = connection.pool
+            try:
+                channel = pool.idle.pop()
+            except IndexError:
+                other = self._take(connection, deadline, entry)
+                if other is None:
+                    continue
+                channel = other
+                timeout = deadline - monotonic()
+            try:
+                return channel.call(entry, args, kwargs, level, deadline, timeout)
+            except NotStarted:
+                timeout = deadline - monotonic()
+                if timeout <= 0:
+                    raise self._not_in_time(entry) from None
+            finally:
+                pool.give_back(channel)
+
+    def status(self) -> DaemonStatus:
+        """Return what the daemon says of itself; see `Context.status`."""
+        answer = cast("dict[str, Any]", self.call(_STATUS, (), {}))
+        connection = self.ensure_started()
+        return DaemonStatus(
+            context=self.context.name,
+            method=connection.method,
+            isolation=self.context.isolation,
+            workers=self.context.workers,
+            **answer,
+        )
+
+    def _take(
+        self, connection: Connection, deadline: float, entry: Entry
+    ) -> Channel | None:
+        """Return a channel that is opened or waited for; None: the daemon is gone."""
+        try:
+            channel = connection.pool.take(deadline)
+        except ConnectionError:
+            self._lost(connection)
+            return None
+        if channel is None:
+            raise self._not_in_time(entry)
+        return channel
+
+    def _not_in_time(self, entry: Entry) -> errors.CallTimeout:
+        return errors.CallTimeout(
+            f"{entry.name}() did not start in time: all "
+            f"{self.context.workers} workers were busy (workers=)"
+        )
+
+    def after_fork_in_child(self) -> None:
+        """Share the daemon, but nothing that belongs to the parent's threads."""
+        self._lock = threading.Lock()
+        if self._connection is not None:
+            self._connection.after_fork_in_child()
+
+
+def _lineage(name: str) -> list[logging.Logger]:
+    """Return the logger of `name` and all above it; the first level counts.
+
+    Each is made here, so that none can come in between later, and a call need not
+    ask logging for the effective level, which costs it a few percent.
+    """
+    names = name.split(".")
+    dotted = [".".join(names[:count]) for count in range(len(names), 0, -1)]
+    return [*map(logging.getLogger, dotted), logging.getLogger()]
+
+
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def new_client(context: Context) -> Client:
+    """Return the one client of `context`, made at its first use."""
+    with _making:
+        if context.client is None:
+            context.client = Client(context)
+            _clients.add(context.client)
+        return context.client
+
+
+_making = threading.Lock()
+
+
+def started_contexts() -> list[Context]:
+    """Return the contexts that are started in this process."""
+    return [client.context for client in _clients if client.is_started()]
+
+
+def _after_fork_in_child() -> None:
+    global _making  # noqa: PLW0603 - a lock that another thread held stays held
+    _making = threading.Lock()
+    for client in list(_clients):
+        client.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

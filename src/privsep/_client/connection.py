@@ -1,0 +1,125 @@
+"""A client's hold on one daemon: control socket, pool, log reader, process.
+
+Runs in the client.  A forked child shares the control socket, on which nothing is
+read; it has its own pool and its own log line.
+"""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from privsep._client.channel import Channel
+from privsep._client.logs import LogReader
+from privsep._client.pool import Pool
+from privsep._wire import descriptors
+from privsep._wire.control import HELLO, REQUEST
+from privsep.errors import CallTimeout
+
+if TYPE_CHECKING:
+    from privsep._start.process import ChildProcess, Launched
+    from privsep.context import Context
+
+
+_LONGEST_WAIT = 3600.0  # seconds at a time: a selector takes no infinity
+
+
+class Connection:
+    """Open channels to the daemon; `method` tells how it was started."""
+
+    def __init__(self, launched: Launched, context: Context, method: str) -> None:
+        self.method = method
+        self._context = context
+        self._control = launched.control
+        self._process: ChildProcess | None = launched.process
+        self._use(launched.stderr, launched.said)
+
+    def _use(self, stderr: socket.socket | None, said: bytes) -> None:
+        self.pool = Pool(self._context.workers, self._open_channel)
+        self._logs = LogReader(self._context.name, stderr, said, self._reap)
+        self._introduced = False
+        self._introducing = threading.Lock()
+
+    def _introduce(self, deadline: float) -> None:
+        with self._introducing:
+            if not self._introduced:
+                with self._logs.open_line() as daemon_end:
+                    self._send(HELLO, [daemon_end.fileno()], deadline)
+                self._introduced = True
+
+    def _send(self, data: bytes, ends: list[int], deadline: float) -> None:
+        while True:
+            try:
+                descriptors.send(self._control, data, ends, socket.MSG_DONTWAIT)
+            except BlockingIOError:  # the daemon is stopped, or very busy
+                self._wait_for_room(deadline)
+            except OSError as error:
+                if error.errno != errno.EBADF:
+                    raise
+                raise ConnectionError(*error.args) from None  # another thread let go
+            else:
+                return
+
+    def _wait_for_room(self, deadline: float) -> None:
+        """Return when the control socket may take a datagram again, or soon after."""
+        left = min(deadline - monotonic(), _LONGEST_WAIT)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._control, selectors.EVENT_WRITE)
+                ready = selector.select(max(left, 0.0))
+        except ValueError as error:
+            raise ConnectionError(*error.args) from None  # another thread let go
+        if not ready and left < _LONGEST_WAIT:
+            msg = (
+                f"the daemon of context {self._context.name!r} took no request in time"
+            )
+            raise CallTimeout(msg)
+
+    def _open_channel(self, deadline: float) -> Channel:
+        """Ask, until `deadline`, for a worker; its channel can be written to at once.
+
+        Raises:
+            CallTimeout: the daemon did not take the request.
+            ConnectionError: the daemon is gone.
+            OSError: no descriptors.
+
+        """
+        if not self._introduced:
+            self._introduce(deadline)
+        ours, workers = socket.socketpair()
+        fate, supervisors = socket.socketpair()
+        with workers, supervisors:
+            try:
+                ends = [workers.fileno(), supervisors.fileno()]
+                self._send(REQUEST, ends, deadline)
+            except BaseException:
+                ours.close()
+                fate.close()
+                raise
+        self._logs.start()  # while the worker starts
+        return Channel(ours, fate, self._context)
+
+    def _reap(self) -> None:
+        if self._process is not None:
+            self._process.wait(1.0)  # its sockets close before it can be reaped
+
+    def close(self, timeout: float) -> None:
+        """Let go of the daemon and wait until it has ended, `timeout` at most."""
+        self.pool.close()
+        self._control.close()
+        ended = self._process is None or self._process.wait(timeout)
+        if ended:
+            self._logs.join()
+        else:
+            self._logs.start()  # it reaps the daemon when that has ended
+
+    def after_fork_in_child(self) -> None:
+        """Leave the parent's calls, logs and child process to the parent."""
+        self.pool.abandon()
+        self._logs.close()
+        self._process = None
+        self._use(None, b"")

@@ -1,0 +1,146 @@
+"""What the daemon logs, handled by the client's loggers.
+
+Runs in the client: records of a call in the calling thread, everything else in
+one thread per daemon, which begins with the first call (so that a service may
+drop its privileges between start and first call, while it has one thread).
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import threading
+import traceback
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from privsep._wire.control import LOG_SIZE, Log
+from privsep._wire.values import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CHUNK = 64 * 1024
+
+
+def handle_record(fields: dict[str, object]) -> None:
+    """Handle a record that was made in the daemon."""
+    record = logging.makeLogRecord(fields)
+    logger = logging.getLogger(record.name)
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)
+
+
+class LogReader:
+    """Reads a daemon's log line and its stderr until both close."""
+
+    def __init__(
+        self,
+        context_name: str,
+        stderr: socket.socket | None,
+        said: bytes,
+        at_end: Callable[[], None],
+    ) -> None:
+        self._logger = logging.getLogger(f"privsep.{context_name}")
+        self._line: socket.socket | None = None
+        self._stderr = stderr
+        self._begun = said
+        self._at_end = at_end
+        self._thread: threading.Thread | None = None
+
+    def open_line(self) -> socket.socket:
+        """Make the log line, before the reader starts; return the daemon's end.
+
+        It is made when it is sent, because the daemon takes only what its sender
+        made, and a service may drop its privileges between start and first call.
+        """
+        self._line, daemon_end = socket.socketpair(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET
+        )
+        return daemon_end
+
+    def start(self) -> None:
+        """Begin to read, once."""
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._run, name=self._logger.name, daemon=True
+            )
+            self._thread.start()
+
+    def close(self) -> None:
+        """Close without reading on; for a forked child, and where none reads."""
+        for sock in (self._line, self._stderr):
+            if sock is not None:
+                sock.close()
+
+    def join(self) -> None:
+        """Handle all that the daemon sent until now, and end.
+
+        Reading is shut down, because what the daemon's functions left behind may
+        hold its end open: what is queued is still read, then comes the end.
+        """
+        for sock in (self._line, self._stderr):
+            if sock is not None:
+                try:
+                    sock.shutdown(socket.SHUT_RD)
+                except OSError:  # the reader has closed it
+                    pass
+        if self._thread is None:
+            self._run()
+        elif self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _run(self) -> None:
+        readers: dict[socket.socket, Callable[[], bool]] = {}
+        if self._line is not None:
+            readers[self._line] = partial(self._read_line, self._line)
+        if self._stderr is not None:
+            readers[self._stderr] = partial(self._read_stderr, self._stderr)
+        with selectors.DefaultSelector() as selector:
+            for sock in readers:
+                selector.register(sock, selectors.EVENT_READ)
+            while selector.get_map():
+                for key, _ in selector.select():
+                    sock = cast("socket.socket", key.fileobj)
+                    if not readers[sock]():
+                        selector.unregister(sock)
+                        sock.close()
+        self._at_end()
+
+    def _read_line(self, line: socket.socket) -> bool:
+        try:
+            data = line.recv(LOG_SIZE * 4)
+        except ConnectionError:
+            return False
+        if data:
+            kind, *values = cast("list[object]", decode(data))
+            try:
+                self._handle(cast("int", kind), values)
+            except Exception:  # noqa: BLE001 - a handler's; as logging itself does
+                if logging.raiseExceptions:
+                    traceback.print_exc()
+        return bool(data)
+
+    def _handle(self, kind: int, values: list[object]) -> None:
+        if kind == Log.RECORD:
+            handle_record(cast("dict[str, object]", values[0]))
+        elif kind == Log.LINES:
+            pid, stream, lines = values
+            for text in cast("list[str]", lines):
+                self._logger.info("%s of %s: %s", stream, pid, text)
+        elif kind == Log.DROPPED:
+            self._logger.warning("%s log messages were dropped", values[0])
+
+    def _read_stderr(self, stderr: socket.socket) -> bool:
+        try:
+            data = stderr.recv(_CHUNK)
+        except ConnectionError:
+            data = b""
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        if not data and self._begun:
+            lines.append(self._begun)
+        for line in lines:
+            text = line.decode("utf-8", "backslashreplace")
+            self._logger.warning("stderr of the daemon: %s", text)
+        return bool(data)

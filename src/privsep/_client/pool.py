@@ -1,0 +1,180 @@
+"""The pool of channels to one daemon.
+
+Runs in the client.  A caller takes an idle channel, or has one opened while there
+are fewer than the daemon has workers, or waits in turn for one that is given back.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from privsep._client.channel import Channel
+
+
+class Place:
+    """The right to have one channel, for as long as anybody holds it."""
+
+
+class _Turn:
+    """A caller that waits; it is handed a channel, or the place for one."""
+
+    def __init__(self) -> None:
+        self.channel: Channel | None = None
+        self.place: Place | None = None
+        self._come = threading.Lock()
+        self._come.acquire()
+
+    def hand(self, channel: Channel | None, place: Place | None = None) -> None:
+        self.channel = channel
+        self.place = place
+        self._come.release()
+
+    def wait(self, seconds: float) -> bool:
+        if seconds >= threading.TIMEOUT_MAX:
+            return self._come.acquire()
+        return self._come.acquire(timeout=max(seconds, 0.0))
+
+
+class Pool:
+    """At most `size` channels, made by `open_channel`, shared by all threads.
+
+    `open_channel` takes the deadline (monotonic clock) by which it must be done.
+
+    Taking an idle channel and giving it back need no lock: list.pop and
+    list.append are atomic.  Whoever waits first queues and then looks for an idle
+    channel; whoever gives back first appends and then looks at the queue; so one
+    of the two sees the other.
+
+    A signal's handler that raises may do so between any two steps, and then the
+    channel, or the place for one, is lost.  So nothing here holds on to what is
+    not idle: what is lost is gone, and its place is free again.
+    """
+
+    def __init__(self, size: int, open_channel: Callable[[float], Channel]) -> None:
+        self._size = size
+        self._open_channel = open_channel
+        self._lock = threading.Lock()
+        self.idle: list[Channel] = []  #: take by pop(), bring by give_back()
+        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
+        self._places: weakref.WeakSet[Place] = weakref.WeakSet()  #: that are taken
+        self._turns: deque[_Turn] = deque()
+        self._closed = False
+
+    def take(self, deadline: float) -> Channel | None:
+        """Open a channel or wait for one; None if none came before `deadline`.
+
+        For a caller that found none in `idle`, from which it may take by itself.
+
+        Raises:
+            CallTimeout, OSError: as `open_channel`.
+
+        """
+        with self._lock:
+            place = Place() if len(self._places) < self._size else None
+            turn = _Turn()
+            if place is not None:
+                self._places.add(place)
+            else:
+                self._turns.append(turn)
+        if place is not None:
+            return self._open(deadline, place)
+        self._settle()
+        return self._wait(turn, deadline)
+
+    def give_back(self, channel: Channel) -> None:
+        """Return a channel after a call, usable or not."""
+        if not channel.usable:
+            self._discard(channel)
+            return
+        if self._turns and self._hand_over(channel):
+            return
+        self.idle.append(channel)
+        if self._turns or self._closed:
+            self._settle()
+
+    def _wait(self, turn: _Turn, deadline: float) -> Channel | None:
+        try:
+            in_time = turn.wait(deadline - monotonic())
+        except BaseException:  # a signal's handler raised
+            if not self._give_up(turn):
+                self._pass_on(turn)
+            raise
+        if not in_time and self._give_up(turn):
+            return None
+        return turn.channel or self._open(deadline, cast("Place", turn.place))
+
+    def _give_up(self, turn: _Turn) -> bool:
+        """Leave the queue; return False if the turn had come already."""
+        with self._lock:
+            if turn in self._turns:
+                self._turns.remove(turn)
+                return True
+            return False
+
+    def _pass_on(self, turn: _Turn) -> None:
+        if turn.channel is not None:
+            self.give_back(turn.channel)
+        else:
+            self._free(turn.place)
+
+    def _open(self, deadline: float, place: Place) -> Channel:
+        try:
+            channel = self._open_channel(deadline)
+        except BaseException:
+            self._free(place)
+            raise
+        channel.place = place
+        with self._lock:
+            self._channels.add(channel)
+        return channel
+
+    def _hand_over(self, channel: Channel) -> bool:
+        with self._lock:
+            if not self._turns:
+                return False
+            self._turns.popleft().hand(channel)
+            return True
+
+    def _settle(self) -> None:
+        """Bring idle channels and waiting callers together; close, if closed."""
+        with self._lock:
+            while self._turns and self.idle:
+                self._turns.popleft().hand(self.idle.pop())
+            idle = self.idle[:] if self._closed else []
+            del self.idle[: len(idle)]
+            self._channels.difference_update(idle)
+        for channel in idle:
+            channel.close()
+
+    def _discard(self, channel: Channel) -> None:
+        """Close and forget a channel."""
+        channel.cancel()
+        place, channel.place = channel.place, None
+        with self._lock:
+            self._channels.discard(channel)
+        self._free(place)
+
+    def _free(self, place: Place | None) -> None:
+        """Let whoever waits first have the place of a channel."""
+        with self._lock:
+            if self._turns:
+                self._turns.popleft().hand(None, place)
+            elif place is not None:
+                self._places.discard(place)
+
+    def close(self) -> None:
+        """Close idle channels now and the others when they come back."""
+        self._closed = True
+        self._settle()
+
+    def abandon(self) -> None:
+        """Close all channels at once: this process, a forked child, has no calls."""
+        for channel in self._channels:
+            channel.close()

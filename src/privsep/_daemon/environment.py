@@ -1,0 +1,114 @@
+"""The surroundings that a daemon starts with: nothing of its starter's.
+
+Runs in the privileged process, first of all.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import signal
+import sys
+
+from privsep._lockdown.descriptors import replace_all_except
+
+_KEPT = ("LANG", "LANGUAGE", "TZ")
+_KEPT_PREFIX = "LC_"
+_OF_THREADS = (32, 33)  # the C library's own: setuid() in all threads
+_TIOCNOTTY = 0x5422
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def clean(control: int) -> dict[str, str]:
+    """Leave the starter's session, directory, variables, signals, descriptors.
+
+    Args:
+        control: the descriptor that stays open, beside stderr.
+
+    Returns:
+        The environment as the starter left it, for variables to keep by name.
+
+    """
+    inherited = dict(os.environ)
+    _leave_session()
+    os.chdir("/")
+    os.umask(0o022)
+    _clean_variables()
+    _reset_signals()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    replace_all_except({control})
+    os.set_blocking(2, True)  # a starter with gevent or eventlet made it otherwise
+    os.dup2(2, 1)
+    _open_standard_streams()
+    return inherited
+
+
+def _leave_session() -> None:
+    """Leave the starter's session, at least its terminal.
+
+    sudo (use_pty) makes the command the leader of a process group, which may not
+    begin a session; the one it is in is sudo's own.
+    """
+    if os.getpid() == os.getsid(0):
+        return
+    try:
+        os.setsid()
+    except PermissionError:
+        _leave_terminal()
+
+
+def _leave_terminal() -> None:
+    from fcntl import ioctl  # noqa: PLC0415 - hardly ever needed
+
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # there is none
+        return
+    ioctl(terminal, _TIOCNOTTY)
+    os.close(terminal)
+
+
+def _clean_variables() -> None:
+    for name in list(os.environ):
+        if name not in _KEPT and not name.startswith(_KEPT_PREFIX):
+            del os.environ[name]
+    os.environ["PATH"] = _PATH
+
+
+def _reset_signals() -> None:
+    """Default handling, nothing blocked; SIGPIPE stays ignored, as in Python.
+
+    SIGINT is ignored: a Ctrl-C is meant for the service.
+    """
+    signal.set_wakeup_fd(-1)
+    changed = _changed_signals()
+    for number in range(1, signal.NSIG):
+        if changed >> (number - 1) & 1 and number not in _OF_THREADS:
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _changed_signals() -> int:
+    """Return the signals that are ignored or handled, as a bit mask."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        fields = dict(line.split(":", 1) for line in file)
+    return int(fields["SigIgn"], 16) | int(fields["SigCgt"], 16)
+
+
+def _open_standard_streams() -> None:
+    """Bind sys.stdin, stdout and stderr to descriptors 0, 1 and 2 anew.
+
+    A fork inherits whatever the service has put there.
+    """
+    for name, descriptor, mode in (
+        ("stdin", 0, "r"),
+        ("stdout", 1, "w"),
+        ("stderr", 2, "w"),
+    ):
+        stream = io.open(  # noqa: SIM115, UP020 - it stays open
+            descriptor, mode, buffering=1, errors="backslashreplace", closefd=False
+        )
+        setattr(sys, name, stream)

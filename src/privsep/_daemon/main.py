@@ -1,0 +1,161 @@
+"""The daemon's life: clean up, load, lock down, serve, end.
+
+Runs in the privileged process, after a start method has made it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, NoReturn
+
+from privsep._daemon import environment, starter
+from privsep._daemon.serve import Service
+from privsep._daemon.supervisor import Supervisor
+from privsep._lockdown import limits
+from privsep._lockdown.ids import Ids
+from privsep._lockdown.order import Kept, Lockdown, LockdownError, lock_down
+from privsep._wire.control import REPLY_SIZE, Reply
+from privsep._wire.descriptors import peer_credentials
+from privsep._wire.values import Encoder
+from privsep.errors import StartError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from privsep.context import Context
+
+
+def run(control: socket.socket, load: Callable[[], Context]) -> NoReturn:
+    """Be the daemon of the context that `load` returns; never return.
+
+    Every failure before READY goes to the starter in the daemon's own words.
+
+    Args:
+        control: the daemon's end of the first client's control socket.
+        load: called when the surroundings are clean; imports what is needed.
+
+    """
+    try:
+        supervisor, outcome = _prepare(control, load)
+        starter.outlive(control)
+        facts = {
+            "landlock_abi": outcome.landlock_abi,
+            "not_enforced": outcome.not_enforced,
+        }
+        control.send(Encoder().encode([Reply.READY.value, facts]))
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
+        fail(control, error)
+    status = 1
+    try:
+        supervisor.run()
+        status = 0
+    except BaseException:  # noqa: BLE001 - nothing may unwind into the starter
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _prepare(
+    control: socket.socket, load: Callable[[], Context]
+) -> tuple[Supervisor, Lockdown]:
+    inherited = environment.clean(control.fileno())
+    starter.end_with(control)
+    context = load()
+    for name in context.environment:
+        if name in inherited:
+            os.environ[name] = inherited[name]
+    for name in context.modules:
+        __import__(name)
+    table = context.begin_serving()
+    service = Service(context.name, table, context.max_message)
+    ids = Ids.look_up(context.user, context.group)
+    _refuse_clients_uid(ids.uid, peer_credentials(control).uid)
+    audit = None
+    if context.audit is not None:
+        from privsep._daemon import audit_sender  # noqa: PLC0415 - only with an audit
+
+        audit = audit_sender.start(context.audit, context.name, context.workers)
+    outcome = lock_down(Kept(ids, context.capability_mask, context.sandbox))
+    if audit is not None:
+        audit.wait_until_ready()
+    service.logging.install()
+    rlimits = () if context.sandbox is None else context.sandbox.rlimits
+    limit = partial(limits.apply, rlimits, context.memory)
+    supervisor = Supervisor(
+        service,
+        isolation=context.isolation,
+        workers=context.workers,
+        limit=limit,
+        audit=audit,
+    )
+    if context.isolation == "thread":
+        limit()
+    report = partial(_report, supervisor, outcome, monotonic())
+    context.serve_status(table, report)
+    supervisor.add_client(control)
+    gc.freeze()  # workers share these pages
+    gc.enable()
+    return supervisor, outcome
+
+
+def _refuse_clients_uid(uid: int | None, client: int) -> None:
+    """Raise if the daemon would run as its client: that could stop and limit it."""
+    if uid == client != 0:
+        msg = (
+            f"user= is uid {uid}, the client's own: processes of one user can stop "
+            "each other and change each other's limits; give the daemon its own user"
+        )
+        raise LockdownError(msg)
+
+
+def _report(
+    supervisor: Supervisor, outcome: Lockdown, started: float
+) -> dict[str, object]:
+    """Return what `Context.status` shows; runs in a worker."""
+    status = outcome.status
+    return {
+        "pid": supervisor.pid,
+        "uids": status.uids,
+        "gids": status.gids,
+        "groups": tuple(sorted(status.groups)),
+        "permitted": status.permitted,
+        "effective": status.effective,
+        "inheritable": status.inheritable,
+        "bounding": status.bounding,
+        "ambient": status.ambient,
+        "no_new_privs": bool(status.no_new_privs),
+        "seccomp": status.seccomp,
+        "landlock_abi": outcome.landlock_abi,
+        "not_enforced": outcome.not_enforced,
+        "busy": supervisor.slots.busy(),
+        "calls": supervisor.slots.calls(),
+        "uptime": monotonic() - started,
+    }
+
+
+def fail(control: socket.socket, error: BaseException) -> NoReturn:
+    """Send the reason to the starter, and end.
+
+    A traceback goes along, but where the message says all.
+    """
+    import traceback  # noqa: PLC0415
+
+    said = isinstance(
+        error, (LockdownError, LookupError, StartError)
+    ) and not isinstance(error, (KeyError, IndexError))
+    text = "" if said else "".join(traceback.format_exception(error))
+    message = f"{error}" if said else f"{type(error).__name__}: {error}"
+    half = REPLY_SIZE // 3
+    reply = [Reply.FAILED.value, message[:half], text[-half:]]
+    try:
+        control.send(Encoder().encode(reply))
+    except OSError as trouble:
+        sys.stderr.write(f"{message}\n{text}\n{trouble}\n")
+    os._exit(1)

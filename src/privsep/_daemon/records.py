@@ -1,0 +1,118 @@
+"""Logging in the daemon: every record goes to the client.
+
+Runs in the worker.  A record made by the thread that runs a call travels on that
+call's channel, before its reply; others go to the log line.  The message is
+formatted here, a traceback becomes text, and other attributes are left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from privsep._wire.control import Log
+from privsep._wire.frames import Kind
+from privsep._wire.values import Encoder
+
+if TYPE_CHECKING:
+    from privsep._daemon.output import LogLine
+    from privsep._wire.frames import Frames
+
+_FIELDS = (
+    "name",
+    "levelno",
+    "levelname",
+    "pathname",
+    "filename",
+    "module",
+    "lineno",
+    "funcName",
+    "created",
+    "msecs",
+    "process",
+    "processName",
+    "thread",
+    "threadName",
+)
+_LONGEST_MESSAGE = 32 * 1024
+
+
+class RecordSender(logging.Handler):
+    """The only handler in a daemon."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._encoder = Encoder()
+        self._formatter = logging.Formatter()
+        self._calls: dict[int, Frames] = {}
+        self._line: LogLine | None = None
+
+    def use_line(self, line: LogLine | None) -> None:
+        """Send records that belong to no call to `line`."""
+        self._line = line
+
+    def use_frames(self, frames: Frames | None) -> None:
+        """Send what this thread logs to `frames`; None: to the log line again."""
+        if frames is None:
+            self._calls.pop(threading.get_ident(), None)
+        else:
+            self._calls[threading.get_ident()] = frames
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record."""
+        try:
+            fields = self._fields(record)
+            frames = self._calls.get(threading.get_ident())
+            if frames is not None:
+                body = self._encoder.encode(fields)
+                if len(body) > frames.max_body:
+                    body = self._shortened(fields, frames.max_body)
+                frames.send(Kind.LOG, body)
+            elif self._line is not None:
+                self._line.send(Log.RECORD, fields)
+        except Exception:  # noqa: BLE001 - as logging.Handler.emit: never raises
+            self.handleError(record)
+
+    def _shortened(self, fields: dict[str, object], size: int) -> bytes:
+        """Return a record as bytes that is not taken for a reply too large."""
+        fields.pop("exc_text", None)
+        most = max(0, size - 2048) // 4  # bytes that one character may take
+        fields["msg"] = f"{str(fields['msg'])[:most]}… (max_message=)"
+        return self._encoder.encode(fields)
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, object]:
+        fields = {name: getattr(record, name) for name in _FIELDS}
+        fields["msg"] = _message(record)[:_LONGEST_MESSAGE]
+        text = record.exc_text
+        if not text and record.exc_info:
+            text = self._formatter.formatException(record.exc_info)
+        if text:
+            fields["exc_text"] = text[-_LONGEST_MESSAGE:]
+        return fields
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001 - its arguments' own code may raise
+        return f"{record.msg!r} could not be formatted: {error!r}"
+
+
+def install() -> RecordSender:
+    """Make a `RecordSender` the only handler of all loggers."""
+    sender = RecordSender()
+    for logger in list(logging.root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            logger.handlers.clear()
+            logger.propagate = True
+            logger.disabled = False
+            logger.setLevel(logging.NOTSET)
+    logging.root.handlers[:] = [sender]
+    logging.raiseExceptions = False
+    return sender
+
+
+def set_level(level: int) -> None:
+    """Make records of at least `level` only."""
+    logging.root.setLevel(level)

@@ -1,0 +1,246 @@
+"""Serving one channel: read a CALL, run it, write its reply, until it closes.
+
+Runs in a worker, a process or a thread.  This is the only place that reads what
+a client sends on a channel.  The order is: header, name, table, deadline, and
+only then the arguments.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import sys
+from typing import TYPE_CHECKING
+
+from privsep import errors
+from privsep._daemon import exceptions
+from privsep._wire.frames import (
+    CALL_HEADER,
+    HEADER,
+    Frames,
+    FrameTooLarge,
+    Interrupted,
+    Kind,
+)
+from privsep._wire.values import (
+    Encoder,
+    LimitExceeded,
+    Malformed,
+    UnsupportedType,
+    decode,
+)
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from privsep._daemon.output import LogLine
+    from privsep._daemon.records import RecordSender
+    from privsep._daemon.slots import Slot
+    from privsep.context import Entry
+
+_SEND_TIMEOUT = 60.0
+_NAME = CALL_HEADER.size
+_STR = frozenset({str})
+
+
+class Logging:
+    """The daemon's logging, from when something imports the logging module.
+
+    A daemon whose functions never log does not load it.
+    """
+
+    def __init__(self) -> None:
+        self.level = -1  #: at which the process logs; -1: it does not log yet
+        self._sender: RecordSender | None = None
+
+    def install(self) -> None:
+        """Send all records to the client, if the logging module is loaded."""
+        if self._sender is None and "logging" in sys.modules:
+            from privsep._daemon import records  # noqa: PLC0415
+
+            self._sender = records.install()
+
+    def use_line(self, line: LogLine | None) -> None:
+        """Send records that belong to no call to `line`."""
+        if self._sender is not None:
+            self._sender.use_line(line)
+
+    def use_frames(self, frames: Frames | None) -> None:
+        """Send what this thread logs to `frames`: no code runs in it between calls."""
+        if self._sender is not None:
+            self._sender.use_frames(frames)
+
+    def set_level(self, frames: Frames, level: int) -> None:
+        """Log from `level` on, as the client of the call that begins handles it."""
+        self.install()
+        if self._sender is not None:
+            from privsep._daemon import records  # noqa: PLC0415
+
+            self.use_frames(frames)
+            records.set_level(level)
+            self.level = level
+
+
+class Service:
+    """All that serving a channel needs: the table, the limits, the logging."""
+
+    def __init__(
+        self, context_name: str, table: Mapping[bytes, Entry], max_message: int
+    ) -> None:
+        self._context_name = context_name
+        self._table = table
+        self._max_message = max_message
+        self.logging = Logging()
+
+    def serve(self, sock: socket.socket, slot: Slot) -> None:
+        """Answer calls on `sock` until it closes or the slot says to retire."""
+        frames = Frames(sock, self._max_message, slot.begin_reading)
+        self.logging.use_frames(frames)
+        try:
+            self._serve_calls(frames, Encoder(), slot)
+            slot.begin(_SEND_TIMEOUT)
+            frames.send(Kind.BYE)
+        except OSError:
+            # The client is gone, or it plays with the socket (O_NONBLOCK set
+            # from outside): either way there is nobody to answer.
+            pass
+        finally:
+            self.logging.use_frames(None)
+            if slot.audit is not None:
+                slot.audit.end()
+
+    def _serve_calls(self, frames: Frames, encoder: Encoder, slot: Slot) -> None:
+        """Serve one call after the other; return when there shall be no other.
+
+        A call runs through this loop, `_answer` and little else: each function on
+        the way costs it a percent.
+        """
+        while True:
+            try:
+                frame = frames.receive()
+                if frame is None or frame[0] != Kind.CALL:
+                    return
+                kind, body = self._answer(frame[1], frames, encoder, slot)
+            except Interrupted:
+                return
+            except FrameTooLarge as error:
+                reply = errors.MessageTooLarge(str(error))
+                kind, body = self._refuse(reply, b"", encoder, slot)
+            frames.send_parts(HEADER.pack(len(body), kind), body)
+            if slot.end():
+                return
+
+    def _answer(
+        self,
+        message: bytes | memoryview,
+        frames: Frames,
+        encoder: Encoder,
+        slot: Slot,
+    ) -> tuple[int, bytes]:
+        """Run the CALL in `message`; return the kind and the body of the reply."""
+        try:
+            timeout, level, name_size = CALL_HEADER.unpack_from(message)
+            end = _NAME + name_size
+            name = bytes(message[_NAME:end])
+            entry = self._table[name]
+            limit = entry.limit
+            slot.begin(timeout if 0 <= timeout < limit else limit)
+            args, kwargs = _arguments(decode(message[end:]))
+        except struct.error:
+            reply = errors.Refused("a CALL without header")
+            return self._refuse(reply, b"", encoder, slot)
+        except KeyError as error:
+            name = error.args[0]
+            return self._refuse(self._unknown(name), name, encoder, slot)
+        except (LimitExceeded, Malformed, MemoryError) as error:
+            name = _name(message)
+            return self._refuse(_why_malformed(error), name, encoder, slot)
+        if entry.detach:
+            slot.detach()  # its worker is its own: it retires afterwards
+        if level != self.logging.level:
+            self.logging.set_level(frames, level)
+        if slot.audit is not None and (why := slot.audit.begin(name, args, kwargs)):
+            slot.begin(_SEND_TIMEOUT)  # the audit knows of it, or cannot be told
+            return Kind.ERR, exceptions.describe(errors.Refused(why), encoder)
+        try:
+            kind, body = Kind.RET, encoder.encode(entry.function(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 - all of them cross
+            kind, body = Kind.ERR, self._describe(error, entry, encoder, slot)
+        if limit == math.inf:
+            slot.begin(_SEND_TIMEOUT)
+        if len(body) > self._max_message:
+            return Kind.ERR, self._too_large(len(body), encoder)
+        return kind, body
+
+    @staticmethod
+    def _refuse(
+        error: errors.PrivsepError, name: bytes, encoder: Encoder, slot: Slot
+    ) -> tuple[int, bytes]:
+        """Return a reply that says why nothing ran."""
+        slot.begin(_SEND_TIMEOUT)
+        if slot.audit is not None:
+            slot.audit.refused(name, str(error))
+        return Kind.ERR, exceptions.describe(error, encoder)
+
+    def _describe(
+        self, error: BaseException, entry: Entry, encoder: Encoder, slot: Slot
+    ) -> bytes:
+        """Describe what the function raised, or why its result does not cross."""
+        if isinstance(error, UnsupportedType):
+            error = errors.Unserializable(
+                f"{entry.name}() returned a {error}, which does not cross"
+            )
+        elif isinstance(error, LimitExceeded):
+            error = errors.MessageTooLarge(f"the result of {entry.name}() has {error}")
+        elif error.__traceback__ is not None:  # without privsep's own frame
+            error.__traceback__ = error.__traceback__.tb_next
+        if slot.audit is not None:
+            slot.audit.raised(error)
+        return exceptions.describe(error, encoder, self._max_message)
+
+    def _unknown(self, name: bytes) -> errors.Refused:
+        shown = name.decode("utf-8", "backslashreplace")
+        msg = (
+            f"{shown[:200]!r} is not an entrypoint of context "
+            f"{self._context_name!r}: the daemon serves what was registered before "
+            "it started, by modules that it imports (see modules=)"
+        )
+        return errors.Refused(msg)
+
+    def _too_large(self, size: int, encoder: Encoder) -> bytes:
+        msg = (
+            f"the reply has {size} bytes, the limit is {self._max_message} "
+            "(max_message=)"
+        )
+        return exceptions.describe(errors.MessageTooLarge(msg), encoder)
+
+
+def _arguments(value: object) -> tuple[list[object], dict[str, object]]:
+    """Return the arguments and keywords of a CALL, having seen that they are.
+
+    Raises:
+        Malformed: they are not.
+
+    """
+    if type(value) is list and len(value) == 2:  # noqa: PLR2004
+        args, kwargs = value
+        plain = type(args) is list and type(kwargs) is dict
+        if plain and (not kwargs or _STR.issuperset(map(type, kwargs))):
+            return args, kwargs
+    raise Malformed("not [arguments, keywords]")
+
+
+def _name(message: bytes | memoryview) -> bytes:
+    """Return the name in a CALL whose arguments are malformed."""
+    size = CALL_HEADER.unpack_from(message)[2]
+    return bytes(message[_NAME : _NAME + size])
+
+
+def _why_malformed(error: Exception) -> errors.PrivsepError:
+    if isinstance(error, LimitExceeded):
+        return errors.MessageTooLarge(str(error))
+    if isinstance(error, MemoryError):
+        msg = "the worker has no memory for the arguments (memory=)"
+        return errors.MessageTooLarge(msg)
+    return errors.Refused(f"a CALL that is none: {error}")

@@ -1,0 +1,40 @@
+"""The starter while the daemon starts: it ends with it, and gives up with it.
+
+Runs in the privileged process, from its first step until it is ready.  An import
+may hang for ever, and behind sudo nobody else may kill the daemon; so the kernel
+is asked to, with SIGIO, when the starter closes its end of the control socket.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+
+
+def end_with(control: socket.socket) -> None:
+    """Have this process end when the other end of `control` closes."""
+    if os.getpid() == 1:  # the init of a namespace is spared default actions
+        signal.signal(signal.SIGIO, lambda *_: os._exit(1))
+    fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
+    _signal_on_events(control, wanted=True)
+    poll = select.poll()
+    poll.register(control, 0)
+    if poll.poll(0):  # it has closed before the kernel was asked
+        os._exit(1)
+
+
+def outlive(control: socket.socket) -> None:
+    """End no longer: from now on the event loop looks after `control`."""
+    _signal_on_events(control, wanted=False)
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+
+
+def _signal_on_events(control: socket.socket, *, wanted: bool) -> None:
+    flags = fcntl.fcntl(control, fcntl.F_GETFL) & ~os.O_ASYNC
+    fcntl.fcntl(control, fcntl.F_SETFL, flags | (os.O_ASYNC if wanted else 0))

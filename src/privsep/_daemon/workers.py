@@ -1,0 +1,210 @@
+"""Workers: a process each, or a thread each, that serves one channel.
+
+Runs in the supervisor.  A process is forked, has its own process group and its
+own stdout and stderr, and dies with the supervisor; a thread shares all of the
+daemon.  Both end when their channel does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING, NoReturn
+
+from privsep._daemon.output import LogLine, OutputPipe
+from privsep._lockdown import attributes
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from privsep._daemon.serve import Service
+    from privsep._daemon.slots import Slot
+    from privsep._wire.descriptors import Credentials
+
+
+class Job:
+    """What a worker is made for: one channel of one client process."""
+
+    def __init__(
+        self,
+        channel: socket.socket,
+        fate: socket.socket,
+        peer: Credentials,
+        log: LogLine | None,
+    ) -> None:
+        self.channel = channel
+        self.fate = fate
+        self.peer = peer
+        self.uid = peer.uid
+        self.log = log
+
+    def close(self) -> None:
+        """Close the supervisor's descriptors of it."""
+        self.channel.close()
+        self.fate.close()
+
+
+class Worker:
+    """What the supervisor knows of a running worker."""
+
+    can_be_killed: bool
+    pid: int
+
+    def __init__(self, job: Job, slot_number: int) -> None:
+        self.job = job
+        self.slot_number = slot_number
+        self.born = monotonic()
+        self.look_at: float | None = None  #: when to look at its slot, monotonic
+        self.retiring = False
+        self.overran = False
+        self.cancelled = False  #: killed as its client asked
+
+
+class ThreadWorker(Worker):
+    """A worker that is a thread of the daemon."""
+
+    can_be_killed = False
+
+    def __init__(
+        self, job: Job, slot_number: int, service: Service, slot: Slot
+    ) -> None:
+        super().__init__(job, slot_number)
+        self.pid = os.getpid()
+        # The thread has a descriptor of its own: the supervisor shuts down and
+        # closes its own one whenever it has to.
+        channel = job.channel.dup()
+        threading.Thread(
+            target=self._run, args=(channel, service, slot), daemon=True
+        ).start()
+
+    @staticmethod
+    def _run(channel: socket.socket, service: Service, slot: Slot) -> None:
+        _serving[slot] = channel
+        try:
+            service.serve(channel, slot)
+        finally:
+            _serving.pop(slot, None)
+            channel.close()
+            if slot.audit is not None:
+                slot.audit.close()
+            slot.ended()
+
+
+_serving: dict[Slot, socket.socket] = {}
+
+
+def _forget_in_forked_child() -> None:
+    """Leave the calls to the worker: a child that an entrypoint forks has none.
+
+    A channel that the child held open would hide the worker's end from the
+    client, and a child that returned would answer a second time.
+    """
+    for slot, channel in _serving.items():
+        slot.disown()
+        channel.close()
+    _serving.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_forked_child)
+
+
+class ProcessWorker(Worker):
+    """A worker that is a process of its own."""
+
+    can_be_killed = True
+
+    def __init__(
+        self,
+        job: Job,
+        slot_number: int,
+        service: Service,
+        slot: Slot,
+        limit: Callable[[], None],
+        close_others: Callable[[], None],
+    ) -> None:
+        super().__init__(job, slot_number)
+        self.outputs: list[OutputPipe] = []
+        supervisor = os.getpid()
+        try:
+            for stream in ("stdout", "stderr"):
+                self.outputs.append(OutputPipe(stream, job.log))
+            self.pid = os.fork()
+        except OSError:
+            for output in self.outputs:
+                output.close()
+            raise
+        if self.pid == 0:
+            _child(self, supervisor, service, slot, limit, close_others)
+        try:
+            os.setpgid(self.pid, self.pid)
+        except OSError:  # the child was first, and may even be gone
+            pass
+        for output in self.outputs:
+            output.pid = self.pid
+            output.close_writer()
+        self._watch_end()
+
+    def _watch_end(self) -> None:
+        """Get a descriptor that tells the end; without one it must not live."""
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            for output in self.outputs:
+                os.close(output.reader)
+            raise
+
+    def kill(self, *, group: bool) -> None:
+        """Kill the worker and, if `group`, all in its process group."""
+        try:
+            if group:
+                os.killpg(self.pid, signal.SIGKILL)
+            else:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+    def reap(self) -> int:
+        """Return the wait status of the worker, which has ended."""
+        status = os.waitpid(self.pid, 0)[1]
+        os.close(self.pidfd)
+        return status
+
+
+def _child(
+    worker: ProcessWorker,
+    supervisor: int,
+    service: Service,
+    slot: Slot,
+    limit: Callable[[], None],
+    close_others: Callable[[], None],
+) -> NoReturn:
+    """Be the worker; never return into the supervisor's code."""
+    status = 1
+    try:
+        os.setpgid(0, 0)
+        attributes.die_with(supervisor)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        for descriptor, output in enumerate(worker.outputs, start=1):
+            os.dup2(output.writer, descriptor)
+        close_others()
+        worker.job.fate.close()
+        for output in worker.outputs:
+            output.close()
+        limit()
+        service.logging.use_line(worker.job.log)
+        _serving[slot] = worker.job.channel
+        service.serve(worker.job.channel, slot)
+        status = 0
+    except BaseException:  # noqa: BLE001 - it must not unwind into the supervisor
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)

@@ -1,0 +1,78 @@
+"""Capability sets of the calling thread: capabilities(7), capset(2), prctl(2).
+
+Runs in the privileged process.  Sets are bit masks.
+"""
+
+from __future__ import annotations
+
+from privsep._lockdown import libc
+from privsep._lockdown.capability_names import mask
+
+_PR_SET_KEEPCAPS = 8
+_PR_CAPBSET_DROP = 24
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_IS_SET = 1
+_PR_CAP_AMBIENT_RAISE = 2
+_PR_CAP_AMBIENT_LOWER = 3
+_PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+
+def last_capability() -> int:
+    """Return the highest capability number that the running kernel knows."""
+    with open("/proc/sys/kernel/cap_last_cap") as file:
+        return int(file.read())
+
+
+def permitted() -> int:
+    """Return the permitted set."""
+    return libc.capget()[1]
+
+
+def set_all(capabilities: int, inheritable: int = 0) -> None:
+    """Make effective and permitted `capabilities`, inheritable `inheritable`."""
+    libc.capset(capabilities, capabilities, inheritable)
+
+
+def keep_over_setuid(*, keep: bool) -> None:
+    """Keep permitted when the last uid 0 becomes another (PR_SET_KEEPCAPS)."""
+    libc.prctl(_PR_SET_KEEPCAPS, keep)
+
+
+def drop_bounding_except(capabilities: int) -> None:
+    """Drop all but `capabilities` from the bounding set; needs CAP_SETPCAP."""
+    for capability in range(last_capability() + 1):
+        if not capabilities >> capability & 1:
+            libc.prctl(_PR_CAPBSET_DROP, capability)
+
+
+def clear_ambient() -> None:
+    """Empty the ambient set."""
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+
+
+def ambient() -> int:
+    """Return the ambient set."""
+    return mask(
+        capability
+        for capability in range(last_capability() + 1)
+        if libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_IS_SET, capability)
+    )
+
+
+def raise_ambient(capabilities: int) -> None:
+    """Put `capabilities`, permitted and inheritable, into the ambient set.
+
+    Raises:
+        OSError: EPERM if one is not permitted or not inheritable.
+
+    """
+    for capability in range(capabilities.bit_length()):
+        if capabilities >> capability & 1:
+            libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
+
+
+def lower_ambient(capabilities: int) -> None:
+    """Take `capabilities` out of the ambient set."""
+    for capability in range(capabilities.bit_length()):
+        if capabilities >> capability & 1:
+            libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_LOWER, capability)

@@ -1,0 +1,68 @@
+"""Start method ``fork``: a child of a process that has the privileges.
+
+Runs in the client, which is privileged and about to drop.  The child has the
+client's memory, so nothing is imported twice; it must never return into the
+client's code.
+"""
+
+from __future__ import annotations
+
+import _socket
+import gc
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+from privsep._start.process import ChildProcess, Launched, control_pair
+from privsep.context import begin_loading
+from privsep.errors import StartError
+
+if TYPE_CHECKING:
+    from privsep.context import Context
+
+
+#: held over the import in `launch`: a child that another thread forks meanwhile
+#: would keep the lock of that import, which nobody is left to release
+_importing = threading.Lock()
+os.register_at_fork(
+    before=_importing.acquire,
+    after_in_parent=_importing.release,
+    after_in_child=_importing.release,
+)
+
+
+def launch(context: Context) -> Launched:
+    """Fork the daemon of `context`.
+
+    Raises:
+        StartError: the process is monkey-patched.
+        OSError: as fork(2).
+
+    """
+    if socket.socket.recv is not _socket.socket.recv:
+        msg = (
+            f"context {context.name!r}: a fork would take the monkey-patched modules "
+            "of this process along: start it before they are patched, or with 'exec'"
+        )
+        raise StartError(msg)
+    with _importing:
+        # The client has no use for them; the child shall not have to load them.
+        from privsep._daemon import main  # noqa: PLC0415
+
+        __import__("privsep._daemon.records")
+
+    ours, daemons = control_pair()
+    stderr, daemons_stderr = socket.socketpair()
+    with daemons, daemons_stderr:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                gc.disable()  # a collection would copy every page of the client
+                os.dup2(daemons_stderr.fileno(), 2)
+                threading.current_thread().name = "MainThread"
+                begin_loading()
+                main.run(daemons, lambda: context)
+            finally:
+                os._exit(1)
+    return Launched(ours, stderr, ChildProcess(pid))

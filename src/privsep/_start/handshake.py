@@ -1,0 +1,120 @@
+"""Waiting until a launched daemon is ready, or has said why it is not.
+
+Runs in the client.
+"""
+
+from __future__ import annotations
+
+import selectors
+from time import monotonic
+from typing import TYPE_CHECKING, cast
+
+from privsep._wire.control import REPLY_SIZE, Reply
+from privsep._wire.values import decode
+from privsep.errors import StartError
+
+if TYPE_CHECKING:
+    from privsep._start.process import Launched
+
+_MOST_STDERR = 64 * 1024
+_GRACE = 0.5  # seconds in which what did not become ready may end by itself
+
+
+def wait_until_ready(
+    launched: Launched, what: str, remedy: str, deadline: float
+) -> tuple[dict[str, object], bytes]:
+    """Return when the daemon has said READY.
+
+    Args:
+        launched: the daemon; closed if it does not become ready.
+        what: how it was started, for the message.
+        remedy: what to do when the helper fails without the daemon's own words.
+        deadline: seconds.
+
+    Returns:
+        The facts that it told, and what it has written to stderr until then.
+
+    Raises:
+        StartError: with the daemon's own words.
+
+    """
+    words = _Words(launched)
+    try:
+        reply = words.read_until_reply(monotonic() + deadline)
+    except BaseException:
+        _give_up(launched)
+        raise
+    if reply is None or reply[0] != Reply.READY:
+        explanation = _explain(launched, words, reply, what, remedy, deadline)
+        _give_up(launched)
+        raise StartError(explanation)
+    return cast("dict[str, object]", reply[1]), words.stderr
+
+
+def _give_up(launched: Launched) -> None:
+    launched.control.close()
+    launched.stderr.close()
+    launched.process.end(_GRACE)
+
+
+class _Words:
+    """What the daemon and its helper say while they start."""
+
+    def __init__(self, launched: Launched) -> None:
+        self._launched = launched
+        self.stderr = b""
+        self.timed_out = False
+
+    def read_until_reply(self, deadline: float) -> list[object] | None:
+        """Return the reply; None if the daemon ended, or the deadline came."""
+        control, stderr = self._launched.control, self._launched.stderr
+        reply: list[object] | None = None
+        with selectors.DefaultSelector() as selector:
+            selector.register(control, selectors.EVENT_READ)
+            selector.register(stderr, selectors.EVENT_READ)
+            while selector.get_map():
+                ready = selector.select(max(0.0, deadline - monotonic()))
+                if not ready:
+                    self.timed_out = reply is None
+                    return reply
+                for key, _ in ready:
+                    if key.fileobj is stderr:
+                        data = _receive(stderr, 4096)
+                        self.stderr = (self.stderr + data)[-_MOST_STDERR:]
+                    else:
+                        data = _receive(control, REPLY_SIZE)
+                        if data:
+                            reply = cast("list[object]", decode(data))
+                            if reply[0] == Reply.READY:
+                                return reply
+                    if not data:
+                        selector.unregister(key.fileobj)
+        return reply
+
+
+def _receive(sock: object, size: int) -> bytes:
+    try:
+        return cast("bytes", sock.recv(size))  # type: ignore[attr-defined]
+    except ConnectionError:
+        return b""
+
+
+def _explain(
+    launched: Launched,
+    words: _Words,
+    reply: list[object] | None,
+    what: str,
+    remedy: str,
+    deadline: float,
+) -> str:
+    stderr = words.stderr.decode("utf-8", "backslashreplace").strip()
+    if reply is not None:
+        _, message, traceback = reply
+        return "\n".join(filter(None, (f"{what}: {message}", traceback, stderr)))  # type: ignore[arg-type]
+    if words.timed_out:
+        reason = f"it was not ready within {deadline:g} s"
+    else:
+        launched.process.wait(1.0)
+        status = launched.process.status
+        reason = "it ended" if status is None else f"it ended with status {status}"
+    return "\n".join(filter(None, (f"{what}: {reason}", stderr, remedy)))

@@ -1,0 +1,108 @@
+"""The start methods by name, and ``auto``, which chooses one.
+
+Runs in the client.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, cast
+
+from privsep._lockdown import capabilities
+from privsep._lockdown.capability_names import describe
+from privsep._start import exec as exec_
+from privsep._start import fork, sudo, userns
+from privsep._start.handshake import wait_until_ready
+from privsep.context import NAMESPACES
+from privsep.errors import StartError
+
+if TYPE_CHECKING:
+    from privsep._start.process import Launched
+    from privsep.context import Context, StartOptions
+
+_METHODS = ("auto", "fork", "exec", "sudo", "userns")
+
+
+def launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
+    """Start the daemon of `context`; return it when it is ready, and the method.
+
+    Raises:
+        StartError: it did not start.
+        ValueError: no such method or namespace.
+
+    """
+    _check(options)
+    if options.method == "auto":
+        options = options._replace(method=_choose(context, options))
+    what = f"context {context.name!r} could not be started by {options.method}"
+    try:
+        launched, remedy = _launch(context, options)
+    except OSError as error:
+        msg = f"{what}: {error}"
+        raise StartError(msg) from error
+    facts, said = wait_until_ready(launched, what, remedy, options.deadline)
+    _warn(context, facts)
+    return launched._replace(said=said), options.method
+
+
+def _warn(context: Context, facts: dict[str, object]) -> None:
+    missing = cast("list[str]", facts["not_enforced"])
+    if missing:
+        logging.getLogger(f"privsep.{context.name}").warning(
+            "the kernel (Landlock ABI %s) does not enforce of the sandbox: %s",
+            facts["landlock_abi"],
+            ", ".join(missing),
+        )
+
+
+def _check(options: StartOptions) -> None:
+    if options.method not in _METHODS:
+        msg = f"no start method {options.method!r}; there are: {', '.join(_METHODS)}"
+        raise ValueError(msg)
+    unknown = set(options.namespaces).difference(NAMESPACES)
+    if unknown:
+        msg = f"no namespace {min(unknown)!r}; there are: {', '.join(NAMESPACES)}"
+        raise ValueError(msg)
+
+
+def _launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
+    if options.method == "fork":
+        return fork.launch(context), ""
+    if options.method == "exec":
+        return exec_.launch(context), ""
+    if options.method == "userns":
+        return userns.launch(context, options.namespaces), ""
+    remedy = (
+        "If this user may not run the command, let sudoers allow it "
+        f"(visudo -f /etc/sudoers.d/NAME):\n  {sudo.rule(context)}"
+    )
+    return sudo.launch(context, options.helper), remedy
+
+
+def _choose(context: Context, options: StartOptions) -> str:
+    """Return the first method that would work.
+
+    Raises:
+        StartError: none would; the message says why each, and what to do.
+
+    """
+    missing = exec_.needed(context) & ~capabilities.permitted()
+    if not missing:
+        return "exec"
+    try:
+        allowed, said = sudo.is_allowed(context, options.helper[:1])
+        said = f"{said}\n        (a rule that allows it: {sudo.rule(context)})"
+    except StartError as error:
+        allowed, said = False, str(error)
+    if allowed:
+        return "sudo"
+    msg = (
+        f"context {context.name!r} could not be started:\n"
+        f"  exec: this process (uid {os.getuid()}) lacks {describe(missing)}: start "
+        "the service with that (systemd: AmbientCapabilities=), or call "
+        "start('fork') before it drops privileges\n"
+        f"  sudo: {said}\n"
+        "  userns: for development, start('userns') needs no privilege"
+    )
+    raise StartError(msg)

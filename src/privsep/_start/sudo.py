@@ -1,0 +1,72 @@
+"""Start method ``sudo``: through any command that runs another as root.
+
+Runs in the client.  The helper gets the name of the context, and the control
+socket as its standard input; nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from privsep._start.process import Launched, spawn
+
+if TYPE_CHECKING:
+    from privsep.context import Context
+
+_SPECIAL = re.compile(r"[\s,:=\\\"*?\[\]!]")  # what sudoers(5) has escaped
+_SCRIPT = "privsep-daemon"
+
+
+def command(context: Context, helper: tuple[str, ...]) -> list[str]:
+    """Return the whole command, as a sudoers rule has to allow it.
+
+    Raises:
+        StartError: the context is in no importable variable.
+
+    """
+    script = os.path.join(os.path.dirname(sys.executable), _SCRIPT)
+    return [*helper, script, context.variable]
+
+
+def rule(context: Context) -> str:
+    """Return the line of sudoers(5) that allows this user the daemon's command.
+
+    Raises:
+        StartError: the context is in no importable variable.
+
+    """
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = f"#{os.getuid()}"
+    words = [_SPECIAL.sub(r"\\\g<0>", word) for word in command(context, ())]
+    return f"{user} ALL=(root) NOPASSWD: {' '.join(words)}"
+
+
+def launch(context: Context, helper: tuple[str, ...]) -> Launched:
+    """Run the daemon's command behind `helper`.
+
+    Raises:
+        StartError: the context is in no importable variable.
+        OSError: the first word of `helper` cannot be run.
+
+    """
+    return spawn(command(context, helper), os.environ)
+
+
+def is_allowed(context: Context, helper: tuple[str, ...]) -> tuple[bool, str]:
+    """Ask sudo whether the very command is allowed, and what it said."""
+    words = [*helper, "-n", "-l", *command(context, ())]
+    try:
+        answer = subprocess.run(  # noqa: S603 - the service chose the command
+            words, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
+    except OSError as error:
+        return False, str(error)
+    said = answer.stderr.decode("utf-8", "backslashreplace").strip()
+    return answer.returncode == 0, said or "the command is not allowed"

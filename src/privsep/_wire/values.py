@@ -1,0 +1,304 @@
+"""Python values to bytes and back, with their exact types.
+
+Runs in both processes.  The format is MessagePack, by the ``msgpack`` library.
+It has no tuples, sets or big integers of its own, so these are written as an
+array whose first element is a *mark*, an extension with an empty payload that
+tells the kind (containers), or as an extension whose payload is the value
+(scalars).  Marks nest without copying, which extensions around containers would
+not.  No class is ever named on the wire.
+
+What is read is bounded: the caller checks the size before the bytes are taken,
+elements are counted while they are built, and msgpack bounds the depth.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import msgpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+MAX_ELEMENTS = 1_000_000
+MAX_DEPTH = 100
+
+_KEPT_PACKER_BYTES = 1 << 20
+_SMALL = 8 * 1024
+_TIMESTAMP_AS_FLOAT = 1  # msgpack makes an object of extension -1 without asking us
+
+_TUPLE, _SET, _FROZENSET, _MAPPING = 1, 2, 3, 4
+_INTEGER, _COMPLEX, _BYTEARRAY = 16, 17, 18
+
+_NATIVE = frozenset({type(None), bool, int, float, str, bytes})
+_COMPLEX_PARTS = struct.Struct("!dd")
+_MARK_OF: dict[type, msgpack.ExtType] = {
+    tuple: msgpack.ExtType(_TUPLE, b""),
+    set: msgpack.ExtType(_SET, b""),
+    frozenset: msgpack.ExtType(_FROZENSET, b""),
+    dict: msgpack.ExtType(_MAPPING, b""),
+}
+
+
+class UnsupportedType(TypeError):
+    """A value of this type does not cross."""
+
+
+class LimitExceeded(ValueError):
+    """Too many elements or too deep."""
+
+
+class Malformed(ValueError):
+    """The bytes are not what `encode` writes."""
+
+
+class _Mark:
+    """Stands for a container's kind until the array around it is complete."""
+
+    __slots__ = ("build",)
+
+    def __init__(self, build: Callable[[list[object]], object]) -> None:
+        self.build = build
+
+
+def _mapping(items: list[object]) -> dict[object, object]:
+    if len(items) % 2:
+        raise Malformed("a mapping with a key that has no value")
+    pairs = iter(items)
+    return dict(zip(pairs, pairs, strict=True))
+
+
+_MARKS = {
+    _TUPLE: _Mark(tuple),
+    _SET: _Mark(set),
+    _FROZENSET: _Mark(frozenset),
+    _MAPPING: _Mark(_mapping),
+}
+
+
+class Encoder:
+    """Turns values into bytes; for one thread at a time.
+
+    It is kept between messages because its output buffer costs more to make
+    than a small message takes to write.
+    """
+
+    __slots__ = ("_elements", "_packer")
+
+    def __init__(self) -> None:
+        self._elements = 0
+        self._packer = _new_packer()
+
+    def encode(self, value: object) -> bytes:
+        """Return `value` as bytes.
+
+        Raises:
+            UnsupportedType: a type that does not cross, with its place.
+            LimitExceeded: more than `MAX_ELEMENTS` or deeper than `MAX_DEPTH`.
+
+        """
+        if type(value) not in _NATIVE:
+            self._elements = 0
+            value = self._lower(value, 0)
+        try:
+            data: bytes = self._packer.pack(value)
+        except BaseException:
+            self._packer = _new_packer()
+            raise
+        if len(data) > _KEPT_PACKER_BYTES:
+            self._packer = _new_packer()
+        return data
+
+    def encode_call(self, args: tuple[object, ...], kwargs: dict[str, object]) -> bytes:
+        """Return ``[list(args), kwargs]`` as bytes; quicker where all is plain.
+
+        Raises:
+            UnsupportedType, LimitExceeded: as `encode`.
+
+        """
+        if not kwargs and _NATIVE.issuperset(map(type, args)):
+            data: bytes = self._packer.pack([list(args), kwargs])
+            if len(data) > _KEPT_PACKER_BYTES:
+                self._packer = _new_packer()
+            return data
+        return self.encode([list(args), kwargs])
+
+    def _count(self, more: int, depth: int) -> None:
+        self._elements += more
+        if self._elements > MAX_ELEMENTS:
+            msg = f"more than {MAX_ELEMENTS} elements in one message"
+            raise LimitExceeded(msg)
+        if depth >= MAX_DEPTH:
+            msg = f"containers nested deeper than {MAX_DEPTH}"
+            raise LimitExceeded(msg)
+
+    def _lower(self, value: object, depth: int) -> object:
+        """Return `value` in terms of what MessagePack has.
+
+        A container of plain scalars is left as it is: that check runs in C.
+        """
+        kind = type(value)
+        if kind in _NATIVE:
+            return value
+        if type(value) is list:
+            self._count(len(value), depth)
+            return self._lower_items(value, depth)
+        if type(value) is dict:
+            return self._lower_dict(value, depth)
+        if type(value) is tuple or type(value) is set or type(value) is frozenset:
+            self._count(len(value), depth)
+            return [_MARK_OF[kind], *self._lower_items(value, depth)]
+        if type(value) is bytearray:
+            return msgpack.ExtType(_BYTEARRAY, bytes(value))
+        if type(value) is complex:
+            parts = _COMPLEX_PARTS.pack(value.real, value.imag)
+            return msgpack.ExtType(_COMPLEX, parts)
+        raise UnsupportedType(_type_name(kind))
+
+    def _lower_items(self, items: Iterable[object], depth: int) -> Iterable[object]:
+        if _NATIVE.issuperset(map(type, items)):
+            return items
+        return [self._lower(item, depth + 1) for item in items]
+
+    def _lower_dict(self, value: dict[object, object], depth: int) -> object:
+        self._count(2 * len(value), depth)
+        if _NATIVE.issuperset(map(type, value)):
+            if _NATIVE.issuperset(map(type, value.values())):
+                return value
+            return {key: self._lower(item, depth + 1) for key, item in value.items()}
+        pairs: list[object] = [_MARK_OF[dict]]
+        for key, item in value.items():
+            pairs.append(self._lower(key, depth + 1))
+            pairs.append(self._lower(item, depth + 1))
+        return pairs
+
+
+def _type_name(kind: type) -> str:
+    if kind.__module__ == "builtins":
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _big_integer(value: object) -> msgpack.ExtType:
+    """Encode what msgpack found no place for: integers beyond 64 bits."""
+    if type(value) is not int:  # changed by another thread since it was checked
+        raise UnsupportedType(_type_name(type(value)))
+    size = value.bit_length() // 8 + 1
+    return msgpack.ExtType(_INTEGER, value.to_bytes(size, "big", signed=True))
+
+
+def _new_packer() -> msgpack.Packer:
+    return msgpack.Packer(
+        strict_types=True, unicode_errors="surrogatepass", default=_big_integer
+    )
+
+
+class _Decoding:
+    """The state of reading one message: elements so far, marks not yet used."""
+
+    __slots__ = ("elements", "marks")
+
+    def __init__(self) -> None:
+        self.elements = 0
+        self.marks = 0
+
+    def extension(self, code: int, payload: bytes) -> object:
+        mark = _MARKS.get(code)
+        if mark is not None and not payload:
+            self.marks += 1
+            return mark
+        if code == _INTEGER:
+            return int.from_bytes(payload, "big", signed=True)
+        if code == _BYTEARRAY:
+            return bytearray(payload)
+        if code == _COMPLEX:
+            return complex(*_COMPLEX_PARTS.unpack(payload))
+        msg = f"unknown extension {code} with {len(payload)} bytes"
+        raise Malformed(msg)
+
+    def array(self, items: list[object]) -> object:
+        if items and isinstance(items[0], _Mark):
+            build = items[0].build
+            del items[0]
+            self.marks -= 1
+            self.count(len(items))
+            return build(items)
+        self.count(len(items))
+        return items
+
+    def mapping(self, items: dict[object, object]) -> dict[object, object]:
+        self.count(2 * len(items))
+        return items
+
+    def count(self, more: int) -> None:
+        self.elements += more
+        if self.elements > MAX_ELEMENTS:
+            msg = f"more than {MAX_ELEMENTS} elements in one message"
+            raise LimitExceeded(msg)
+
+
+def decode(data: bytes | bytearray | memoryview) -> object:
+    """Return the value that `Encoder.encode` turned into `data`.
+
+    Raises:
+        Malformed: anything that `encode` would not have written (but MessagePack's
+            own timestamp, which becomes a float).
+        LimitExceeded: more than `MAX_ELEMENTS` elements, or too deep.
+
+    """
+    if len(data) <= _SMALL:
+        # Most messages hold nothing but what MessagePack has, and no hook needs
+        # to be called; so few bytes cannot hold too many elements.
+        try:
+            return msgpack.unpackb(
+                data,
+                strict_map_key=False,
+                unicode_errors="surrogatepass",
+                timestamp=_TIMESTAMP_AS_FLOAT,
+                ext_hook=_found_extension,
+            )
+        except _ExtensionFound:
+            pass
+        except (ValueError, TypeError, RecursionError) as error:
+            raise _as_ours(error) from None
+    return _decode_with_hooks(data)
+
+
+def _decode_with_hooks(data: bytes | bytearray | memoryview) -> object:
+    state = _Decoding()
+    bound = min(MAX_ELEMENTS + 1, len(data))
+    try:
+        value = msgpack.unpackb(
+            data,
+            strict_map_key=False,
+            unicode_errors="surrogatepass",
+            timestamp=_TIMESTAMP_AS_FLOAT,
+            ext_hook=state.extension,
+            list_hook=state.array,
+            object_hook=state.mapping,
+            max_array_len=bound,
+            max_map_len=bound,
+        )
+    except (ValueError, TypeError, struct.error, RecursionError) as error:
+        raise _as_ours(error) from None
+    if state.marks:
+        raise Malformed("a mark that opens no container")
+    return value
+
+
+class _ExtensionFound(Exception):
+    """The message holds an extension."""
+
+
+def _found_extension(code: int, payload: bytes) -> object:
+    del code, payload
+    raise _ExtensionFound
+
+
+def _as_ours(error: Exception) -> Exception:
+    if isinstance(error, (LimitExceeded, Malformed)):
+        return error
+    if isinstance(error, (msgpack.StackError, RecursionError)):
+        return LimitExceeded("containers nested too deep")
+    return Malformed(f"not a message of privsep: {error or type(error).__name__}")

@@ -1,0 +1,413 @@
+"""`Context` and its entrypoints: what a user declares.
+
+Runs on both sides: the service and the daemon import the same module, and the
+same declaration is a stub in one and the function itself in the other.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar, overload
+
+from privsep import errors
+from privsep._lockdown import capability_names
+from privsep._wire.frames import call_head
+from privsep.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from struct import Struct
+    from types import TracebackType
+    from typing import Any, Final, Literal, Self
+
+    from privsep._client.client import Client
+    from privsep.audit import Audit
+    from privsep.status import DaemonStatus
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MAX_MESSAGE = 256 * 1024 * 1024
+MEMORY = 4 * 1024 * 1024 * 1024
+MAX_WORKERS = 1024
+
+NAMESPACES = ("net", "mount", "pid", "uts", "ipc")
+
+_CO_GENERATOR, _CO_COROUTINE, _CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
+
+
+class StartOptions(NamedTuple):
+    """How to start a daemon; see `Context.start`."""
+
+    method: str = "auto"
+    helper: tuple[str, ...] = ("sudo", "-n")
+    namespaces: tuple[str, ...] = NAMESPACES
+    deadline: float = 10.0
+
+
+class _Unset:
+    """The type of `_UNSET`: not given, where None has a meaning."""
+
+
+_UNSET: Final = _Unset()
+
+
+class Entry(NamedTuple):
+    """One row of a context's table."""
+
+    name: str  #: module and qualified name of the function
+    wire_name: bytes
+    function: Callable[..., object]
+    limit: float  #: its deadline, seconds; inf: none
+    detach: bool
+    head: Struct  #: the layout of a CALL before its arguments
+
+
+def status_entry(function: Callable[[], object]) -> Entry:
+    """Return the row by which `Context.status` asks the daemon."""
+    name = b"privsep.status"
+    return Entry(name.decode(), name, function, 10.0, False, call_head(name))  # noqa: FBT003
+
+
+class _Process:
+    """Which context this process serves, if it is a daemon."""
+
+    serving: Context | None = None
+    #: it imports what its context needs; whatever started a daemon then would have
+    #: that daemon import the same and start another, without end
+    loading = False
+
+
+class Context:
+    """A named set of privileges and the functions that may use them.
+
+    Args:
+        name: names the context in messages, logs and configuration.
+        capabilities: the capabilities that the daemon keeps, by name or number
+            (capabilities(7)); ``[]`` keeps none.
+        user: whom the daemon runs as, name or uid; default: as it is started.
+        group: its group, name or gid; default: the user's.
+        prefix: entrypoints must stand in this module or below; default: the
+            module that makes the context.
+        modules: what the daemon imports before it drops privileges; default:
+            the module that makes the context.
+        timeout: deadline of a call in seconds; None: no deadline.
+        isolation: "process": a worker is a process, which is killed when a call
+            overruns; "thread": a thread of the daemon, so calls share state, and
+            one that overruns goes on running.
+        workers: how many calls run at once; further callers wait in turn.
+        max_message: the most bytes of one call's arguments or result.
+        memory: bytes of address space that a process worker may take, beyond what
+            the daemon has when it forks it (setrlimit(2), RLIMIT_AS, also of
+            programs that it runs); with threads, the whole daemon; None: no limit.
+        environment: names of variables that the daemon keeps from the process
+            that starts it, beside LANG, LC_* and TZ.
+        sandbox: what the daemon may touch; None: no more limits than its
+            capabilities and its user have.
+        audit: where every call and every refusal is recorded; None: nowhere.
+
+    Raises:
+        ValueError: an argument is out of its range, or no such capability.
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        capabilities: Iterable[str | int],
+        user: str | int | None = None,
+        group: str | int | None = None,
+        prefix: str | None = None,
+        modules: Iterable[str] | None = None,
+        timeout: float | None = 60.0,
+        isolation: Literal["process", "thread"] = "process",
+        workers: int = 4,
+        max_message: int = MAX_MESSAGE,
+        memory: int | None = MEMORY,
+        environment: Iterable[str] = (),
+        sandbox: Sandbox | None = None,
+        audit: Audit | None = None,
+    ) -> None:
+        self.name = name
+        if isinstance(capabilities, str):
+            msg = f"capabilities is {capabilities!r}; write [{capabilities!r}]"
+            raise ValueError(msg)  # noqa: TRY004 - as every mistake here
+        numbers = map(capability_names.number, capabilities)
+        self.capability_mask = capability_names.mask(numbers)
+        self.user = user
+        self.group = group
+        #: the module that made the context, where its variable is looked for
+        self.module: str = sys._getframe(1).f_globals["__name__"]  # noqa: SLF001
+        self.prefix = self.module if prefix is None else prefix
+        self.modules = (self.module,) if modules is None else tuple(modules)
+        self.timeout = timeout
+        self.isolation = isolation
+        self.workers = workers
+        self.max_message = max_message
+        self.memory = memory
+        self.environment = tuple(environment)
+        self.sandbox = sandbox
+        self.audit = audit
+        self._table: dict[str, Entry] = {}
+        self.client: Client | None = None
+        self._check()
+
+    def __repr__(self) -> str:
+        """Return its name and place."""
+        return f"<privsep.Context {self.name!r} of {self.module}>"
+
+    def _check(self) -> None:
+        _check_timeout(self.timeout)
+        if not isinstance(self.sandbox, Sandbox | None):
+            msg = f"sandbox is {self.sandbox!r}; it must be a privsep.Sandbox or None"
+            raise ValueError(msg)  # noqa: TRY004 - every mistake here is one
+        if self.isolation not in ("process", "thread"):
+            msg = f"isolation is {self.isolation!r}; it may be 'process' or 'thread'"
+            raise ValueError(msg)
+        if not 1 <= self.workers <= MAX_WORKERS:
+            msg = f"workers is {self.workers}; it may be 1 to {MAX_WORKERS}"
+            raise ValueError(msg)
+        if not 1 <= self.max_message <= MAX_MESSAGE * 8:
+            msg = f"max_message is {self.max_message}; it may be 1 to {MAX_MESSAGE * 8}"
+            raise ValueError(msg)
+
+    # -- declaring entrypoints -------------------------------------------------
+
+    @overload
+    def entrypoint(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
+    def entrypoint(
+        self, /, *, timeout: float | None = ..., detach: bool = ...
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+    def entrypoint(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        timeout: float | _Unset | None = _UNSET,
+        detach: bool = False,
+    ) -> Callable[..., Any]:
+        """Make a function run in the daemon when it is called.
+
+        Use it bare (``@context.entrypoint``) or called
+        (``@context.entrypoint(timeout=0.5)``).
+
+        Args:
+            function: a plain function in the context's prefix or below.
+            timeout: its own deadline in seconds; default: the context's.
+            detach: children that it leaves behind outlive the worker.
+
+        Returns:
+            The function's stand-in, with its signature.  In the daemon of the
+            same context it runs the function in place.
+
+        Raises:
+            ValueError: the function stands outside of the prefix, or its name is
+                taken.
+            TypeError: a coroutine function or a generator function.
+
+        """
+        if function is None:
+            return functools.partial(self._register, timeout=timeout, detach=detach)
+        return self._register(function, timeout=timeout, detach=detach)
+
+    def _register(
+        self, function: Callable[P, R], *, timeout: float | _Unset | None, detach: bool
+    ) -> Callable[P, R]:
+        named = hasattr(function, "__module__") and hasattr(function, "__qualname__")
+        if not named or not callable(function):
+            msg = f"{function!r} is no function, so no name says which to call"
+            raise TypeError(msg)
+        name = f"{function.__module__}.{function.__qualname__}"
+        self._check_function(function, name)
+        limit = self.timeout if isinstance(timeout, _Unset) else timeout
+        _check_timeout(limit)
+        wire_name = name.encode()
+        entry = Entry(
+            name,
+            wire_name,
+            function,
+            math.inf if limit is None else limit,
+            detach,
+            call_head(wire_name),
+        )
+        self._table[name] = entry
+        context = self
+        process = _Process
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if process.serving is None:
+                if process.loading:
+                    raise errors.StartError(_starts_itself(context, f"{name}()"))
+                client = context.client or context._new_client()
+                return client.call(entry, args, kwargs)  # type: ignore[return-value]
+            if process.serving is not context:
+                raise errors.Refused(_other_context(entry, context, process.serving))
+            return function(*args, **kwargs)
+
+        return call
+
+    def _check_function(self, function: Callable[..., object], name: str) -> None:
+        module = function.__module__
+        if module != self.prefix and not module.startswith(f"{self.prefix}."):
+            msg = (
+                f"{name} stands outside of {self.prefix!r}, the prefix of context "
+                f"{self.name!r}: move it there, or give the context another prefix="
+            )
+            raise ValueError(msg)
+        if name in self._table:
+            msg = f"context {self.name!r} has an entrypoint {name} already"
+            raise ValueError(msg)
+        flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+        if flags & (_CO_GENERATOR | _CO_COROUTINE | _CO_ASYNC_GENERATOR):
+            msg = f"{name} is a generator or a coroutine function, which cannot cross"
+            raise TypeError(msg)
+
+    # -- in the daemon ---------------------------------------------------------
+
+    def begin_serving(self) -> dict[bytes, Entry]:
+        """Make this process the context's daemon; return the table as it is now.
+
+        What is registered later is not served.
+        """
+        _Process.serving = self
+        return {entry.wire_name: entry for entry in self._table.values()}
+
+    @staticmethod
+    def serve_status(table: dict[bytes, Entry], report: Callable[[], object]) -> None:
+        """Have the daemon with `table` answer `status` with what `report` returns."""
+        row = status_entry(report)
+        table[row.wire_name] = row
+
+    # -- in the client ---------------------------------------------------------
+
+    def start(
+        self,
+        method: Literal["auto", "fork", "exec", "sudo", "userns"] = "auto",
+        *,
+        helper: Sequence[str] = ("sudo", "-n"),
+        namespaces: Iterable[str] = NAMESPACES,
+        deadline: float = 10.0,
+    ) -> None:
+        """Start the daemon; without this, the first call does, with "auto".
+
+        Args:
+            method: "fork": a child of this process, which has the privileges and
+                is about to drop them; "exec": a fresh interpreter, for a process
+                that has the privileges; "sudo": through `helper`; "userns": in a
+                user namespace of its own, without any privilege (for development;
+                no boundary against this process); "auto": "exec" if this process
+                has the capabilities, else "sudo" if the very command is allowed.
+            helper: the words before the daemon's command: sudo, doas, run0, ...
+            namespaces: beside the user namespace, for "userns".
+            deadline: seconds within which the daemon must be ready.
+
+        Raises:
+            StartError: it did not start, or it runs already; the message has the
+                daemon's words and the remedy.
+            ValueError: no such method or namespace.
+
+        """
+        if _Process.loading or _Process.serving is not None:
+            raise errors.StartError(_starts_itself(self, "start()"))
+        client = self.client or self._new_client()
+        if isinstance(helper, str):
+            msg = f"helper is {helper!r}; it must be a sequence: {helper.split()!r}"
+            raise ValueError(msg)  # noqa: TRY004 - as every mistake here
+        client.start(StartOptions(method, tuple(helper), tuple(namespaces), deadline))
+
+    def stop(self) -> None:
+        """Let go of the daemon and wait, ten seconds at most, until it ended.
+
+        Calls that run are finished first.  Other processes that share the daemon
+        (forked children) keep it.  Afterwards the context is as if it had never
+        been started.  Does nothing if it is not started.
+        """
+        if self.client is not None:
+            self.client.stop()
+
+    def status(self) -> DaemonStatus:
+        """Return what the daemon is and does; starts it if it is not started.
+
+        A worker answers, so this waits for one, ten seconds at most.
+
+        Raises:
+            StartError, CallTimeout, DaemonGone: as a call.
+
+        """
+        client = self.client or self._new_client()
+        return client.status()
+
+    def __enter__(self) -> Self:
+        """Start the daemon unless it is started."""
+        client = self.client or self._new_client()
+        client.ensure_started()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the daemon."""
+        self.stop()
+
+    @property
+    def variable(self) -> str:
+        """``module:name`` of this context, by which a fresh interpreter finds it.
+
+        Raises:
+            StartError: it is in no variable of its module, or in ``__main__``.
+
+        """
+        if self.module == "__main__":
+            msg = (
+                f"context {self.name!r} is made in __main__, which a new interpreter "
+                "cannot import: move it to a module, or start it with 'fork'"
+            )
+            raise errors.StartError(msg)
+        for name, value in vars(sys.modules[self.module]).items():
+            if value is self:
+                return f"{self.module}:{name}"
+        msg = (
+            f"context {self.name!r} is in no variable of {self.module}, so a new "
+            "interpreter cannot find it: assign it to one"
+        )
+        raise errors.StartError(msg)
+
+    def _new_client(self) -> Client:
+        from privsep._client.client import new_client  # noqa: PLC0415 - see _daemon
+
+        return new_client(self)
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout > 0:
+        msg = f"timeout is {timeout!r}; it must be more than 0 seconds, or None"
+        raise ValueError(msg)
+
+
+def begin_loading() -> None:
+    """Say that this process is a daemon that imports what its context needs."""
+    _Process.loading = True
+
+
+def _starts_itself(context: Context, call: str) -> str:
+    return (
+        f"context {context.name!r}: {call} was called in a daemon, by a module that it "
+        "imports: a daemon starts no daemon; put the call below a main function"
+    )
+
+
+def _other_context(entry: Entry, wanted: Context, serving: Context) -> str:
+    return (
+        f"{entry.name}() belongs to context {wanted.name!r}, and this is the daemon "
+        f"of {serving.name!r}: call it from the service"
+    )

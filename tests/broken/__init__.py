@@ -1,0 +1,1 @@
+"""Modules that do not let themselves be imported, for daemons that try."""

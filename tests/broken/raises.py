@@ -1,0 +1,3 @@
+"""Raises."""
+
+raise RuntimeError("this module does not want to")

@@ -1,0 +1,156 @@
+"""Fixtures of the whole suite, and the leak check that watches every test.
+
+As root, daemons are started by fork; as an ordinary user, in a user namespace.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+pytest.register_assert_rewrite("hostile", "observe")
+
+# ruff: noqa: E402 - what is rewritten must not be imported before
+from public_python import (  # noqa: F401 - fixtures of the whole suite
+    PublicPython,
+    doas_rule,
+    public_python,
+    sudoers_rule,
+    unprivileged_user,
+    user_entry,
+)
+from service import Service, services
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_PR_SET_CHILD_SUBREAPER = 36
+_END_WITHIN = 1.0  # seconds: a daemon ends within a second after its last client
+
+Method = Literal["auto", "fork", "exec", "sudo", "userns"]
+
+IS_ROOT = os.geteuid() == 0
+METHOD: Method = "fork" if IS_ROOT else "userns"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Inherit every orphan, so that the leak check sees it."""
+    del config
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _children() -> set[int]:
+    """Return the living and dead processes whose parent is this one."""
+    pids: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            pids.update(map(int, (task / "children").read_text().split()))
+        except FileNotFoundError:  # a thread that has ended in between
+            continue
+    return pids
+
+
+def _descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:  # the listing's own
+            continue
+    return found
+
+
+def _temporary_names() -> set[str]:
+    places = ("/tmp", "/run/privsep", "/dev/shm")
+    return {
+        f"{place}/{name}"
+        for place in places
+        if os.path.isdir(place)
+        for name in os.listdir(place)
+        if "privsep" in name
+    }
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return "gone"
+
+
+def _leaked_processes(before: set[int]) -> list[str]:
+    """Wait for new children to end, reap them, and return those that did not."""
+    leaked = []
+    for pid in _children() - before:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(_END_WITHIN * 1000):
+            leaked.append(f"process {pid}: {_command(pid)}")
+            os.kill(pid, 9)
+        os.close(pidfd)
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            continue
+    return leaked
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Fail a test after which something is left that was not there before."""
+    children = _children()
+    threads = set(threading.enumerate())
+    descriptors = _descriptors()
+    names = _temporary_names()
+    yield
+    leaked = _leaked_processes(children)
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(_END_WITHIN)
+        if thread.is_alive():
+            leaked.append(f"thread {thread.name}")
+    now = _descriptors()
+    leaked += [
+        f"descriptor {number}: {now[number]}"
+        for number in now.keys() - descriptors.keys()
+    ]
+    leaked += [f"file {name}" for name in _temporary_names() - names]
+    if leaked:
+        pytest.fail("left behind: " + "; ".join(leaked))
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Service]]:
+    """Return a function that starts a service by name and returns it."""
+    started: list[Service] = []
+
+    def start_service(name: str, method: Method = METHOD) -> Service:
+        service = services[name]
+        service.context.start(method)
+        started.append(service)
+        return service
+
+    yield start_service
+    for service in started:
+        service.context.stop()
+
+
+@pytest.fixture
+def plain(start: Callable[..., Service]) -> Service:
+    """A started service with process workers."""
+    return start("plain")
+
+
+@pytest.fixture(params=["plain", "threaded"])
+def either(start: Callable[..., Service], request: pytest.FixtureRequest) -> Service:
+    """A started service, once with process workers and once with threads."""
+    return start(request.param)

@@ -1,0 +1,193 @@
+"""Entrypoints that try what a sandbox refuses, importable by any daemon.
+
+Each test writes a module that makes a context with its own sandbox, and gives it
+all of these; so a fresh interpreter can make it, too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import privsep
+
+
+def read(path: str) -> str:
+    return Path(path).read_text()
+
+
+def write(path: str, text: str) -> int:
+    return Path(path).write_text(text)
+
+
+def truncate(path: str) -> None:
+    os.truncate(path, 0)
+
+
+def list_directory(path: str) -> list[str]:
+    return sorted(os.listdir(path))
+
+
+def make_directory(path: str) -> None:
+    os.mkdir(path)
+
+
+def remove(path: str) -> None:
+    os.unlink(path)
+
+
+def rename(source: str, target: str) -> None:
+    os.rename(source, target)
+
+
+def link(source: str, target: str) -> None:
+    os.link(source, target)
+
+
+def change_mode(path: str, mode: int) -> None:
+    os.chmod(path, mode)
+
+
+def read_through_open_directory(directory: str, name: str) -> str:
+    """Reach a file over a descriptor: /proc/self/fd/N/name."""
+    descriptor = os.open(directory, os.O_PATH)
+    try:
+        return Path(f"/proc/self/fd/{descriptor}/{name}").read_text()
+    finally:
+        os.close(descriptor)
+
+
+def run(*words: str) -> str:
+    return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+def import_module(name: str) -> bool:
+    """Import `name` and return whether that was late."""
+    late = name not in sys.modules
+    __import__(name)
+    return late
+
+
+def require_own(namespace_name: str, outside: str) -> None:
+    """Fail before the system's own namespace would be changed."""
+    if namespace(namespace_name) == outside:
+        msg = f"the {namespace_name} namespace is the system's own"
+        raise AssertionError(msg)
+
+
+def mount_tmpfs(target: str, outside: str) -> None:
+    """Mount at `target`, unless the mount namespace is `outside`."""
+    require_own("mnt", outside)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"none", target.encode(), b"tmpfs", ctypes.c_ulong(0), None) < 0:
+        raise OSError(ctypes.get_errno(), "mount")
+
+
+def send_signal(pid: int) -> None:
+    os.kill(pid, 0)
+
+
+def signal_own_child() -> int:
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def signal_own_worker() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def connect_unix(address: str) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(address)
+
+
+def connect_tcp(port: int) -> None:
+    with socket.socket() as sock:
+        sock.connect(("127.0.0.1", port))
+
+
+def bind_tcp(port: int) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", port))
+
+
+def interfaces() -> list[str]:
+    return [name for _, name in socket.if_nameindex()]
+
+
+def set_host_name(name: str, outside: str) -> str:
+    """Set it, unless the UTS namespace is `outside`."""
+    require_own("uts", outside)
+    socket.sethostname(name)
+    return socket.gethostname()
+
+
+def namespace(name: str) -> str:
+    return os.readlink(f"/proc/self/ns/{name}")
+
+
+def limit(name: str) -> list[int]:
+    return list(resource.getrlimit(getattr(resource, name)))
+
+
+def raise_limit(name: str, value: int) -> None:
+    resource.setrlimit(getattr(resource, name), (value, value))
+
+
+def open_many(count: int) -> None:
+    kept: list[int] = []
+    try:
+        while len(kept) < count:
+            kept.append(os.open("/dev/null", os.O_RDONLY))
+    finally:
+        for descriptor in kept:
+            os.close(descriptor)
+
+
+def environment_of(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+class Jail:
+    """A context and its entrypoints as attributes."""
+
+    def __init__(self, context: privsep.Context) -> None:
+        self.context = context
+        expose = context.entrypoint
+        self.read = expose(read)
+        self.write = expose(write)
+        self.truncate = expose(truncate)
+        self.list_directory = expose(list_directory)
+        self.make_directory = expose(make_directory)
+        self.remove = expose(remove)
+        self.rename = expose(rename)
+        self.link = expose(link)
+        self.change_mode = expose(change_mode)
+        self.read_through_open_directory = expose(read_through_open_directory)
+        self.run = expose(run)
+        self.import_module = expose(import_module)
+        self.mount_tmpfs = expose(mount_tmpfs)
+        self.send_signal = expose(send_signal)
+        self.signal_own_child = expose(signal_own_child)
+        self.signal_own_worker = expose(signal_own_worker)
+        self.connect_unix = expose(connect_unix)
+        self.connect_tcp = expose(connect_tcp)
+        self.bind_tcp = expose(bind_tcp)
+        self.interfaces = expose(interfaces)
+        self.set_host_name = expose(set_host_name)
+        self.namespace = expose(namespace)
+        self.limit = expose(limit)
+        self.raise_limit = expose(raise_limit)
+        self.open_many = expose(open_many)
+        self.environment_of = expose(environment_of)

@@ -1,0 +1,213 @@
+"""Fixtures that cross a real boundary between users: an interpreter that every
+user may run, a user without privileges, and what allows that user a daemon.
+
+All of them change the system, as root, and put it back when they are done.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+import msgpack
+import pytest
+
+import privsep
+import scripts
+
+if TYPE_CHECKING:
+    import pwd
+    from collections.abc import Callable, Iterator
+
+_LAUNCHER = '#!/bin/sh\nexec "${0%/*}/python3" -I -m privsep._start.helper "$@"\n'
+_LAUNCHER_NAME = "privsep-daemon"
+_LEFT_OUT = ("site-packages", "test", "config-*", "ensurepip", "idlelib", "tkinter")
+_SUDOERS = Path("/etc/sudoers.d")
+_DOAS_CONF = Path("/etc/doas.conf")
+
+
+class PublicPython:
+    """The interpreter `executable`, and the daemon's command `launcher`."""
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        self.executable = str(prefix / "bin" / "python3")
+        self.launcher = str(prefix / "bin" / _LAUNCHER_NAME)
+
+    def begin(
+        self, script: str, *arguments: object, **options: Unpack[scripts.Options]
+    ) -> subprocess.Popen[str]:
+        """Start a script with it; see `scripts.begin`."""
+        return scripts.begin(script, *arguments, python=self.executable, **options)
+
+    def run(
+        self, script: str, *arguments: object, **options: Unpack[scripts.Options]
+    ) -> list[str]:
+        """Run a script with it and return the lines it wrote."""
+        return scripts.finish(self.begin(script, *arguments, **options))
+
+
+@pytest.fixture(scope="session")
+def public_python() -> Iterator[PublicPython]:
+    """An interpreter of this version that every user may run.
+
+    It imports privsep, msgpack and the modules of the tests, and the launcher of
+    the daemon stands beside it.  Where the base interpreter is out of other
+    users' reach (below /root, say), it is copied, with hard links where they work.
+    """
+    with tempfile.TemporaryDirectory(prefix="privsep-python-", dir="/var/tmp") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        base = Path(sys.base_prefix)
+        if not _is_public(base):
+            base = _copy_of(base, directory / "base")
+        yield _environment(directory / "env", base)
+
+
+def _is_public(path: Path) -> bool:
+    return all(place.stat().st_mode & 0o001 for place in (path, *path.parents))
+
+
+def _version() -> str:
+    return f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _copy_of(base: Path, target: Path) -> Path:
+    """Copy what an interpreter needs to start and to import its library."""
+    library = Path("lib") / _version()
+    shutil.copytree(
+        base / library,
+        target / library,
+        copy_function=_link,
+        ignore=shutil.ignore_patterns(*_LEFT_OUT),
+    )
+    for shared in (base / "lib").glob("libpython*.so*"):
+        _link(str(shared), str(target / "lib" / shared.name))
+    (target / "bin").mkdir()
+    program = (base / "bin" / _version()).read_bytes()
+    # The program names the directory of its libpython, which nobody else reaches.
+    runpath = f"{base}/lib".encode() + b"\0"
+    program = program.replace(runpath, b"$ORIGIN/../lib".ljust(len(runpath), b"\0"))
+    copy = target / "bin" / _version()
+    copy.write_bytes(program)
+    copy.chmod(0o755)
+    return target
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another filesystem
+        shutil.copy2(source, target)
+
+
+def _environment(prefix: Path, base: Path) -> PublicPython:
+    """Make a virtual environment without calling pip: a link and a directory."""
+    packages = prefix / "lib" / _version() / "site-packages"
+    packages.mkdir(parents=True)
+    (prefix / "bin").mkdir()
+    python = PublicPython(prefix)
+    Path(python.executable).symlink_to(base / "bin" / _version())
+    (prefix / "pyvenv.cfg").write_text(f"home = {base / 'bin'}\n")
+    for package in (privsep, msgpack):
+        source = Path(inspect.getfile(package)).parent
+        shutil.copytree(source, packages / source.name)
+    shutil.copytree(
+        Path(__file__).parent,
+        packages,
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns("__pycache__", ".*"),
+    )
+    launcher = Path(python.launcher)
+    script = Path(__file__).parent.parent / "scripts" / _LAUNCHER_NAME
+    launcher.write_text(script.read_text() if script.exists() else _LAUNCHER)
+    launcher.chmod(0o755)
+    return python
+
+
+def _run(*words: str) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+
+
+def _need(*programs: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make another user and its rules")
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+
+@pytest.fixture(scope="session")
+def unprivileged_user() -> Iterator[str]:
+    """The name of a user that exists as long as the session."""
+    _need("useradd", "userdel")
+    name = f"privsep-t{os.getpid()}"
+    _run("useradd", "--no-create-home", "--user-group", "--shell", "/bin/sh", name)
+    yield name
+    _run("userdel", name)
+
+
+@pytest.fixture
+def user_entry(unprivileged_user: str) -> pwd.struct_passwd:
+    """The passwd entry of the unprivileged user."""
+    import pwd
+
+    return pwd.getpwnam(unprivileged_user)
+
+
+@pytest.fixture
+def sudoers_rule(
+    unprivileged_user: str, public_python: PublicPython
+) -> Iterator[Callable[[str], None]]:
+    """A function that lets the user start one context's daemon through sudo."""
+    _need("sudo", "visudo")
+    file = _SUDOERS / unprivileged_user
+
+    def allow(variable: str) -> None:
+        command = f"{public_python.launcher} {variable}".replace(":", r"\:")
+        rule = f"{unprivileged_user} ALL=(root) NOPASSWD: {command}\n"
+        with tempfile.NamedTemporaryFile("w") as draft:
+            draft.write(rule)
+            draft.flush()
+            _run("visudo", "-c", "-f", draft.name)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440)
+        with open(descriptor, "w") as opened:
+            opened.write(rule)
+
+    try:
+        yield allow
+    finally:
+        file.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def doas_rule(
+    unprivileged_user: str, public_python: PublicPython
+) -> Iterator[Callable[[str], None]]:
+    """A function that lets the user start one context's daemon through doas."""
+    _need("doas")
+    before = _DOAS_CONF.read_bytes() if _DOAS_CONF.exists() else None
+
+    def allow(variable: str) -> None:
+        rule = (
+            f"permit nopass {unprivileged_user} as root "
+            f"cmd {public_python.launcher} args {variable}\n"
+        )
+        _DOAS_CONF.write_text(rule)
+        _DOAS_CONF.chmod(0o400)
+        _run("doas", "-C", str(_DOAS_CONF))
+
+    try:
+        yield allow
+    finally:
+        if before is None:
+            _DOAS_CONF.unlink(missing_ok=True)
+        else:
+            _DOAS_CONF.write_bytes(before)

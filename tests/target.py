@@ -1,0 +1,130 @@
+"""A service that hostile clients attack: contexts, importable by any daemon."""
+
+from __future__ import annotations
+
+import collections
+import enum
+import io
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import privsep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Level(enum.IntEnum):
+    HIGH = 1
+
+
+class Text(str):
+    pass
+
+
+log = logging.getLogger("target")
+
+
+def echo(value: object) -> object:
+    return value
+
+
+def echo_again(value: object) -> object:
+    return value
+
+
+def make_bytes(size: int) -> bytes:
+    return bytes(size)
+
+
+def sleep(seconds: float) -> str:
+    time.sleep(seconds)
+    return "slept"
+
+
+def log_much(count: int, size: int) -> int:
+    for _ in range(count):
+        log.warning("%s", "x" * size)
+    return count
+
+
+def print_much(count: int, size: int) -> int:
+    for _ in range(count):
+        sys.stdout.write("x" * size + "\n")
+    sys.stdout.flush()
+    return count
+
+
+def keywords(**values: object) -> dict[str, object]:
+    return values
+
+
+def keywords_again(**values: object) -> dict[str, object]:
+    return values
+
+
+def _helper() -> str:  # pyright: ignore[reportUnusedFunction] - by its name only
+    return "this is no entrypoint"
+
+
+def open_descriptors() -> list[str]:
+    """What this process has open, as the kernel names it."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+        except FileNotFoundError:  # the listing's own
+            continue
+    return found
+
+
+def strange_result(kind: str) -> object:
+    """Return something of a type that does not cross."""
+    return {"deep": [(_STRANGE[kind],)]}
+
+
+_STRANGE: dict[str, object] = {
+    "object": object(),
+    "collections.OrderedDict": collections.OrderedDict(),
+    "target.Level": Level.HIGH,
+    "target.Text": Text("x"),
+    "memoryview": memoryview(b"x"),
+    "range": range(3),
+    "function": echo,
+    "type": int,
+    "_io.StringIO": io.StringIO(),
+}
+REFUSED_RESULTS = list(_STRANGE)
+
+
+def _expose(context: privsep.Context) -> privsep.Context:
+    functions: tuple[Callable[..., object], ...] = (
+        echo,
+        make_bytes,
+        sleep,
+        log_much,
+        print_much,
+        keywords,
+        open_descriptors,
+    )
+    for function in functions:
+        context.entrypoint(function)  # pyright: ignore[reportArgumentType] - several
+    return context
+
+
+processes = _expose(privsep.Context("processes", capabilities=[], timeout=5.0))
+threads = _expose(
+    privsep.Context("threads", capabilities=[], timeout=5.0, isolation="thread")
+)
+patient = _expose(privsep.Context("patient", capabilities=[], timeout=None))
+month = _expose(privsep.Context("month", capabilities=[], timeout=31 * 86400.0))
+frugal = _expose(
+    privsep.Context("frugal", capabilities=[], timeout=5.0, max_message=256 * 1024)
+)
+
+processes_echo = processes.entrypoint(echo_again)
+processes_keywords = processes.entrypoint(keywords_again)
+processes_strange_result = processes.entrypoint(strange_result)

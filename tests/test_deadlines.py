@@ -1,0 +1,470 @@
+"""A call ends by its deadline, whatever the function does."""
+
+from __future__ import annotations
+
+import os
+import signal
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import IS_ROOT
+from observe import WITHIN, Fifo, Forked, Release, Threads, daemon_pid
+
+import privsep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from workload import Workload
+
+    Start = Callable[[str], Workload]
+
+
+@pytest.fixture(autouse=True)
+def _workload() -> None:
+    import workload  # noqa: F401 - it adds its services
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Fifo]:
+    with Fifo(tmp_path, "held") as fifo:
+        yield fifo
+
+
+# -- process workers ---------------------------------------------------------------
+
+
+def test_an_overrunning_call_raises_calltimeout_which_is_a_timeouterror(
+    start: Start,
+) -> None:
+    service = start("brisk")
+    begun = monotonic()
+    with pytest.raises(TimeoutError, match=r"sleep\(\) did not end in time") as caught:
+        service.sleep(30)
+    assert isinstance(caught.value, privsep.CallTimeout)
+    assert 0.25 < monotonic() - begun < WITHIN
+
+
+def test_an_overrunning_worker_is_gone_when_calltimeout_is_raised(
+    start: Start, held: Fifo
+) -> None:
+    service = start("brisk")
+    with pytest.raises(privsep.CallTimeout, match=r"its worker \d+ was killed"):
+        service.hold(held.path, 30)
+    assert held.read_line()
+    assert not held.is_held()
+
+
+def test_a_program_that_the_overrunning_call_started_is_killed_too(
+    start: Start, held: Fifo
+) -> None:
+    service = start("brisk")
+    with pytest.raises(privsep.CallTimeout):
+        service.hold_with_program(held.path)
+    assert held.read_line()
+    held.wait_until_let_go()
+
+
+@pytest.mark.parametrize("name", ["brisk", "brisk-threads"])
+def test_the_next_call_after_a_timeout_works(start: Start, name: str) -> None:
+    service = start(name)
+    with pytest.raises(privsep.CallTimeout):
+        service.sleep(0.6)
+    assert service.echo(1) == 1
+
+
+def test_a_worker_that_ignores_and_blocks_all_signals_is_killed(
+    start: Start, held: Fifo
+) -> None:
+    service = start("brisk")
+    with pytest.raises(privsep.CallTimeout):
+        service.hold_and_ignore_signals(held.path)
+    assert held.read_line()
+    assert not held.is_held()
+
+
+def test_a_worker_that_never_gives_up_the_interpreter_is_killed(
+    start: Start, held: Fifo
+) -> None:
+    service = start("brisk")
+    with pytest.raises(privsep.CallTimeout):
+        service.hold_the_interpreter(held.path)
+    assert held.read_line()
+    assert not held.is_held()
+    assert service.echo(1) == 1
+
+
+def test_an_overrunning_call_does_not_touch_other_calls(
+    start: Start, tmp_path: Path
+) -> None:
+    service = start("leisurely")
+    with Release(tmp_path) as release, Fifo(tmp_path, "fifo") as fifo:
+        other = Threads([lambda: service.hold_until(fifo.path, release.path)])
+        fifo.read_line()
+        with pytest.raises(privsep.CallTimeout):
+            service.short_sleep(30)
+        release.let_go()
+        assert other.outcomes() == ["go"]
+
+
+# -- detached children -------------------------------------------------------------
+
+
+def test_a_child_that_a_detaching_entrypoint_leaves_outlives_its_worker(
+    start: Start, tmp_path: Path
+) -> None:
+    service = start("leisurely")
+    with (
+        Release(tmp_path) as release,
+        Fifo(tmp_path, "worker") as worker,
+        Fifo(tmp_path, "child") as child,
+    ):
+        left = service.leave_child(worker.path, child.path, release.path)
+        assert left == "left"
+        worker.wait_until_let_go()
+        child.read_line()
+        assert service.echo(1) == 1
+        assert child.is_held()
+        release.let_go()
+        child.wait_until_let_go()
+
+
+def test_a_child_that_an_overrunning_detaching_entrypoint_leaves_is_not_killed(
+    start: Start, tmp_path: Path
+) -> None:
+    service = start("brisk")
+    with (
+        Release(tmp_path) as release,
+        Fifo(tmp_path, "worker") as worker,
+        Fifo(tmp_path, "child") as child,
+    ):
+        with pytest.raises(privsep.CallTimeout):
+            service.leave_child_then_overrun(worker.path, child.path, release.path)
+        child.read_line()
+        assert not worker.is_held()
+        assert child.is_held()
+        release.let_go()
+        child.wait_until_let_go()
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="a pid namespace ends with its daemon")
+def test_the_daemon_can_be_stopped_while_a_detached_child_lives(
+    start: Start, tmp_path: Path
+) -> None:
+    service = start("leisurely")
+    with (
+        Release(tmp_path) as release,
+        Fifo(tmp_path, "worker") as worker,
+        Fifo(tmp_path, "child") as child,
+    ):
+        service.leave_child(worker.path, child.path, release.path)
+        child.read_line()
+        (outcome,) = Threads([service.context.stop]).outcomes(5)
+        assert outcome is None
+        assert child.is_held()
+        release.let_go()
+        child.wait_until_let_go()
+
+
+# -- thread workers ----------------------------------------------------------------
+
+
+def test_a_thread_that_overruns_goes_on_and_the_error_says_so(
+    start: Start, held: Fifo, tmp_path: Path
+) -> None:
+    service = start("brisk-threads")
+    with Release(tmp_path) as release:
+        with pytest.raises(privsep.CallTimeout, match="it goes on running in its"):
+            service.hold_until(held.path, release.path)
+        assert held.read_line()
+        assert held.is_held()
+        release.let_go()
+        held.wait_until_let_go()
+
+
+def test_the_worker_of_an_overrunning_thread_is_taken_until_it_ends(
+    start: Start, held: Fifo, tmp_path: Path
+) -> None:
+    service = start("lonely-threads")
+    with Release(tmp_path) as release:
+        overrunning = Forked(lambda: _expect_timeout(service, held, release))
+        assert overrunning.wait() == 0
+        with pytest.raises(privsep.CallTimeout, match="did not start in time"):
+            service.short_sleep(0)
+        release.let_go()
+        held.wait_until_let_go()
+    assert service.echo(1) == 1
+
+
+def _expect_timeout(service: Workload, held: Fifo, release: Release) -> None:
+    """Have a call overrun by asking for its kill: an exception in the caller."""
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    with pytest.raises(Interrupted):
+        service.hold_until(held.path, release.path)
+
+
+def test_other_calls_go_on_while_a_thread_overruns(
+    start: Start, held: Fifo, tmp_path: Path
+) -> None:
+    service = start("brisk-threads")
+    with Release(tmp_path) as release:
+        with pytest.raises(privsep.CallTimeout):
+            service.hold_until(held.path, release.path)
+        assert [service.echo(number) for number in range(10)] == list(range(10))
+        release.let_go()
+        held.wait_until_let_go()
+
+
+def test_a_thread_that_never_gives_up_the_interpreter_still_ends_the_call(
+    start: Start, held: Fifo
+) -> None:
+    service = start("brisk-threads")
+    with pytest.raises(privsep.CallTimeout, match="the daemon is stopped"):
+        service.hold_the_interpreter(held.path)
+    os.kill(daemon_pid(), signal.SIGKILL)
+    held.wait_until_let_go()
+
+
+# -- which deadline ----------------------------------------------------------------
+
+
+def test_an_entrypoint_has_its_own_deadline(start: Start) -> None:
+    service = start("leisurely")
+    begun = monotonic()
+    with pytest.raises(privsep.CallTimeout):
+        service.short_sleep(30)
+    assert monotonic() - begun < WITHIN
+
+
+@pytest.mark.parametrize("name", ["brisk", "brisk-threads"])
+def test_timeout_none_means_no_deadline(start: Start, name: str) -> None:
+    service = start(name)
+    assert service.echo(1) == 1
+    assert service.patient_sleep(0.7) == "slept"
+
+
+def test_a_call_without_deadline_survives_the_look_for_an_earlier_calls_deadline(
+    start: Start,
+) -> None:
+    service = start("endless")
+    assert service.short_sleep(0) == "slept"
+    assert service.sleep(0.7) == "slept"
+    assert service.echo(1) == 1
+
+
+def test_a_deadline_beyond_all_bounds_is_as_good_as_none(start: Start) -> None:
+    service = start("aeon")
+    assert service.short_sleep(0) == "slept"
+    assert service.sleep(0.7) == "slept"
+    assert service.echo(1) == 1
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_deadline_of_nothing_is_an_error(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        privsep.Context("timeless", capabilities=[], timeout=timeout)
+
+
+# -- waiting for a worker ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["lonely", "lonely-threads"])
+def test_a_call_that_gets_no_worker_in_time_says_that_it_did_not_start(
+    start: Start, held: Fifo, tmp_path: Path, name: str
+) -> None:
+    service = start(name)
+    with Release(tmp_path) as release:
+        other = Threads([lambda: service.hold_until(held.path, release.path)])
+        held.read_line()
+        with pytest.raises(privsep.CallTimeout, match="did not start in time"):
+            service.short_sleep(0)
+        release.let_go()
+        assert other.outcomes() == ["go"]
+
+
+@pytest.mark.parametrize("name", ["lonely", "lonely-threads"])
+def test_a_call_of_another_process_that_gets_no_worker_says_so_too(
+    start: Start, held: Fifo, tmp_path: Path, name: str
+) -> None:
+    service = start(name)
+
+    def wait_in_vain() -> None:
+        with pytest.raises(privsep.CallTimeout, match="did not start in time"):
+            service.short_sleep(0)
+
+    with Release(tmp_path) as release:
+        other = Threads([lambda: service.hold_until(held.path, release.path)])
+        held.read_line()
+        assert Forked(wait_in_vain).wait() == 0
+        release.let_go()
+        assert other.outcomes() == ["go"]
+
+
+def test_waiting_for_a_worker_counts_toward_the_deadline(
+    start: Start, held: Fifo
+) -> None:
+    service = start("lonely")
+    other = Threads([lambda: service.hold(held.path, 0.25)])
+    held.read_line()
+    with pytest.raises(privsep.CallTimeout):
+        service.short_sleep(0.25)
+    assert other.outcomes() == ["held"]
+
+
+# -- who enforces it ---------------------------------------------------------------
+
+
+def test_the_supervisor_kills_the_worker_of_a_client_that_is_stopped(
+    start: Start, held: Fifo
+) -> None:
+    service = start("brisk")
+
+    def call() -> None:
+        with pytest.raises(privsep.CallTimeout):
+            service.hold(held.path, 30)
+
+    client = Forked(call)
+    held.read_line()
+    os.kill(client.pid, signal.SIGSTOP)
+    held.wait_until_let_go()
+    os.kill(client.pid, signal.SIGCONT)
+    assert client.wait() == 0
+
+
+def test_the_supervisor_kills_the_worker_of_a_client_that_is_gone(
+    start: Start, held: Fifo
+) -> None:
+    service = start("brisk")
+    client = Forked(lambda: service.hold(held.path, 30))
+    held.read_line()
+    os.kill(client.pid, signal.SIGKILL)
+    assert client.wait() == -signal.SIGKILL
+    held.wait_until_let_go()
+
+
+def test_a_stopped_daemon_does_not_keep_the_caller(start: Start, held: Fifo) -> None:
+    service = start("brisk")
+    assert service.echo(1) == 1
+    daemon = daemon_pid()
+    os.kill(daemon, signal.SIGSTOP)
+    try:
+        with pytest.raises(privsep.CallTimeout, match="the daemon is stopped"):
+            service.hold(held.path, 30)
+    finally:
+        os.kill(daemon, signal.SIGCONT)
+    held.wait_until_let_go()
+    assert service.echo(1) == 1
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, TimeoutError, ConnectionError])
+def test_a_signal_handler_that_raises_ends_the_call_and_its_worker(
+    start: Start, held: Fifo, kind: type[BaseException]
+) -> None:
+    service = start("leisurely")
+
+    def interrupt(*_: object) -> None:
+        raise kind("of the handler")
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        with pytest.raises(kind, match="of the handler"):
+            service.hold(held.path, 30)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    held.wait_until_let_go()
+    assert service.echo(1) == 1
+
+
+# -- what came before --------------------------------------------------------------
+
+
+def _assert_killed_in_time(call: Callable[[], object], held: Fifo) -> None:
+    """Make a call in a client that is stopped at once; the supervisor ends it."""
+    client = Forked(call)
+    held.read_line()
+    begun = monotonic()
+    os.kill(client.pid, signal.SIGSTOP)
+    held.wait_until_let_go()
+    assert monotonic() - begun < 2.0
+    os.kill(client.pid, signal.SIGKILL)
+    client.wait()
+
+
+def test_a_thousand_short_calls_before_do_not_put_off_the_deadline(
+    start: Start, held: Fifo
+) -> None:
+    service = start("brisk")
+
+    def call() -> None:
+        for number in range(1000):
+            service.echo(number)
+        service.hold(held.path, 30)
+
+    _assert_killed_in_time(call, held)
+
+
+def test_calls_that_take_most_of_their_deadline_each_do_not_add_up(
+    start: Start,
+) -> None:
+    service = start("brisk")
+    assert [service.sleep(0.18) for _ in range(6)] == ["slept"] * 6
+
+
+def test_an_overrun_after_calls_that_took_most_of_their_deadline_is_found(
+    start: Start, held: Fifo
+) -> None:
+    service = start("brisk")
+
+    def call() -> None:
+        for _ in range(3):
+            service.sleep(0.18)
+        service.hold(held.path, 30)
+
+    _assert_killed_in_time(call, held)
+
+
+@pytest.mark.parametrize("gap", [0.1, 0.29, 0.3, 0.31, 0.5])
+def test_an_overrun_after_an_idle_gap_is_found(
+    start: Start, held: Fifo, gap: float
+) -> None:
+    service = start("brisk")
+
+    def call() -> None:
+        import time
+
+        service.echo(1)
+        time.sleep(gap)
+        service.hold(held.path, 30)
+
+    _assert_killed_in_time(call, held)
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.29, 0.31])
+def test_a_stopped_clients_short_call_after_long_ones_is_ended_by_the_supervisor(
+    start: Start, held: Fifo, gap: float
+) -> None:
+    """The short deadline lies before the look that the long one asked for."""
+    service = start("leisurely")
+
+    def call() -> None:
+        import time
+
+        service.echo(1)
+        service.short_sleep(0)
+        time.sleep(gap)
+        service.echo(1)
+        service.short_hold(held.path, 30)
+
+    _assert_killed_in_time(call, held)

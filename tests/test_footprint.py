@@ -1,0 +1,106 @@
+"""What a daemon of a trivial context loads, and how much memory it takes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import trivial
+from conftest import IS_ROOT
+from hostile import Daemon
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_METHOD = "exec" if IS_ROOT else "userns"  # a fresh interpreter, in both
+_MOST_MODULES = 90
+_MOST_RESIDENT = 12 * 1024 * 1024
+_NEVER = {
+    "asyncio",
+    "dataclasses",
+    "email",
+    "importlib.metadata",
+    "inspect",
+    "json",
+    "logging",
+    "multiprocessing",
+    "pickle",
+    "privsep._client",
+    "privsep._start.methods",
+    "subprocess",
+    "traceback",
+}
+_BARE = "import sys; print(*sys.modules, sys.version_info[:2])"
+
+
+def _interpreters() -> list[str]:
+    """Return the running interpreter, and the system's if it is of the same kind."""
+    system = "/usr/bin/python3"
+    found = [sys.executable]
+    if os.path.realpath(system) != os.path.realpath(sys.executable) and _modules_of(
+        system
+    )[-2:] == [str(x) for x in (f"({sys.version_info[0]},", f"{sys.version_info[1]})")]:
+        found.append(system)
+    return found
+
+
+def _modules_of(interpreter: str) -> list[str]:
+    command = [interpreter, "-I", "-S", "-c", _BARE]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return done.stdout.split()
+
+
+@pytest.fixture(params=_interpreters())
+def daemon(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Daemon]:
+    monkeypatch.setattr(sys, "executable", request.param)
+    daemon = Daemon(trivial.context, _METHOD)
+    yield daemon
+    daemon.close()
+
+
+def _loaded(daemon: Daemon) -> list[str]:
+    modules = daemon.call("loaded_modules")
+    assert isinstance(modules, list)
+    return modules
+
+
+@pytest.mark.xfail(
+    strict=True, reason="121 modules: 33 of privsep, 13 for typing, 10 for site"
+)
+def test_a_trivial_daemon_loads_few_modules(daemon: Daemon) -> None:
+    modules = _loaded(daemon)
+    bare = _modules_of(sys.executable)
+    print(f"{len(modules)} modules; beyond those of a bare interpreter:")
+    print(*sorted(set(modules) - set(bare)), sep="\n")
+    assert len(modules) <= _MOST_MODULES
+
+
+@pytest.mark.xfail(
+    strict=True, reason="13.1 MiB: typing takes 0.9, site 0.3 to 0.8; bare it is 8.3"
+)
+def test_a_trivial_daemon_takes_little_memory(daemon: Daemon) -> None:
+    fields = {
+        name: int(daemon.status(name).split()[0])
+        for name in ("VmRSS", "RssAnon", "RssFile")
+    }
+    print(", ".join(f"{name} {kilobytes} KiB" for name, kilobytes in fields.items()))
+    assert (fields["RssAnon"] + fields["RssFile"]) * 1024 <= _MOST_RESIDENT
+
+
+def test_a_trivial_daemon_loads_nothing_that_it_has_no_use_for(
+    daemon: Daemon,
+) -> None:
+    assert not _NEVER.intersection(_loaded(daemon))
+
+
+@pytest.mark.xfail(strict=True, reason="typing is imported for NamedTuple and overload")
+def test_a_trivial_daemon_loads_no_typing(daemon: Daemon) -> None:
+    assert not {"typing", "re"}.intersection(_loaded(daemon))

@@ -1,0 +1,318 @@
+"""Clients that fork share the daemon, and nothing that one call needs."""
+
+from __future__ import annotations
+
+import os
+import select
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+
+import scripts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+either_method = pytest.mark.parametrize("method", ["fork", "exec"])
+
+BEGIN = """
+import os, sys, threading, forks, service
+started = service.services["plain"]
+started.context.start(sys.argv[1])
+def daemon():
+    return int(started.status()["PPid"])
+"""
+
+
+def run(script: str, *arguments: object) -> list[str]:
+    return scripts.run(BEGIN + textwrap.dedent(script), *arguments)
+
+
+@either_method
+def test_a_forked_child_calls_the_same_daemon_on_a_channel_of_its_own(
+    method: str,
+) -> None:
+    lines = run(
+        """
+        ours = started.process_id()
+        theirs, its_daemon = forks.in_child(
+            lambda: f"{started.process_id()} {daemon()}"
+        ).split()
+        print(int(theirs) != ours, int(its_daemon) == daemon())
+        print(started.process_id() == ours)
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["True True", "True"]
+
+
+@either_method
+def test_parent_and_child_call_at_the_same_time_and_mix_nothing_up(
+    method: str,
+) -> None:
+    lines = run(
+        """
+        def many(name):
+            return all(started.echo([name, n]) == [name, n] for n in range(300))
+        children = [forks.Child(lambda n=n: many(n)) for n in range(3)]
+        print(many("parent"), *[child.result() for child in children])
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["True True True True"]
+
+
+@either_method
+def test_a_child_that_never_called_before_the_fork_may_call(method: str) -> None:
+    lines = run(
+        """
+        print(forks.in_child(lambda: started.echo(1)))
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["1"]
+
+
+@either_method
+def test_a_grandchild_calls_the_same_daemon(method: str) -> None:
+    lines = run(
+        """
+        print(forks.in_child(lambda: forks.in_child(daemon)) == str(daemon()))
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["True"]
+
+
+@either_method
+def test_a_fork_while_other_threads_are_in_calls_disturbs_no_call(
+    method: str, tmp_path: Path
+) -> None:
+    lines = run(
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        from pathlib import Path
+        begun, go_on = sys.argv[2:]
+        os.mkfifo(begun)
+        os.mkfifo(go_on)
+        with ThreadPoolExecutor() as threads:
+            running = threads.submit(started.open_and_wait, begun, go_on)
+            Path(begun).read_text()
+            print(forks.in_child(lambda: started.echo("child")))
+            print(started.echo("parent"))
+            Path(go_on).write_text("went on")
+            print(running.result())
+        started.context.stop()
+        """,
+        method,
+        tmp_path / "begun",
+        tmp_path / "go_on",
+    )
+    assert lines == ["child", "parent", "went on"]
+
+
+@either_method
+def test_forks_at_any_moment_of_other_threads_calls_can_call(method: str) -> None:
+    # Whatever lock a thread holds when the process forks, the child has its own.
+    lines = run(
+        """
+        done = threading.Event()
+        wrong = []
+        def call(name):
+            number = 0
+            while not done.is_set():
+                number += 1
+                if started.echo((name, number)) != (name, number):
+                    wrong.append((name, number))
+        threads = [threading.Thread(target=call, args=(n,)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        print([forks.in_child(lambda: started.echo(n)) for n in range(20)]
+              == [str(n) for n in range(20)])
+        done.set()
+        for thread in threads:
+            thread.join()
+        print(wrong)
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["True", "[]"]
+
+
+@either_method
+def test_a_fork_while_another_thread_starts_the_daemon_can_call(method: str) -> None:
+    lines = scripts.run(
+        """
+        import sys, threading, forks, service
+        started = service.services["plain"]
+        with started.context:  # an import that a thread does is no child's to end
+            pass
+        thread = threading.Thread(target=started.context.start, args=(sys.argv[1],))
+        thread.start()
+        child = forks.Child(lambda: started.echo("child"))
+        thread.join()
+        print(child.result(), started.echo("parent"))
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["child parent"]
+
+
+@either_method
+def test_stop_in_the_child_leaves_the_parent_its_daemon(method: str) -> None:
+    lines = run(
+        """
+        before = daemon()
+        forks.in_child(started.context.stop)
+        print(daemon() == before)
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["True"]
+
+
+@either_method
+def test_a_child_that_stopped_may_start_a_daemon_of_its_own(method: str) -> None:
+    lines = run(
+        """
+        def own():
+            started.context.stop()
+            with started.context:
+                return daemon()
+        print(forks.in_child(own) != str(daemon()))
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["True"]
+
+
+@either_method
+@pytest.mark.parametrize("last", ["exits", "stops"])
+def test_the_daemon_goes_when_the_last_holder_has_gone(
+    method: str, last: str, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go_on"
+    os.mkfifo(go_on)
+    lines = run(
+        """
+        from pathlib import Path
+        print(daemon(), started.process_id(), flush=True)
+        if os.fork():
+            os._exit(0)
+        # This child goes on when its parent has gone.
+        os.closerange(1, 3)
+        Path(sys.argv[2]).read_text()
+        pid = started.process_id()
+        if sys.argv[3] == "stops":
+            started.context.stop()
+        Path(sys.argv[2]).write_text(str(pid))
+        os._exit(0)
+        """,
+        method,
+        go_on,
+        last,
+    )
+    daemon, worker = map(int, lines[0].split())
+    pidfd = os.pidfd_open(daemon)
+    go_on.write_text("parent has gone")
+    assert int(go_on.read_text()) not in (daemon, worker)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    assert poll.poll(1000)
+    os.close(pidfd)
+
+
+@either_method
+def test_a_child_does_not_keep_the_worker_of_a_parent_that_is_killed(
+    method: str, tmp_path: Path
+) -> None:
+    # The child closes what it inherits, so the worker sees that the parent went.
+    go_on = tmp_path / "go_on"
+    os.mkfifo(go_on)
+    lines = run(
+        """
+        from pathlib import Path
+        print(started.process_id(), flush=True)
+        if not os.fork():
+            os.closerange(1, 3)
+            Path(sys.argv[2]).read_text()
+            Path(sys.argv[2]).write_text(started.echo("answer"))
+            os._exit(0)
+        os._exit(0)
+        """,
+        method,
+        go_on,
+    )
+    try:
+        pidfd = os.pidfd_open(int(lines[0]))
+    except ProcessLookupError:
+        pass
+    else:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        assert poll.poll(1000)
+        os.close(pidfd)
+    go_on.write_text("go on")
+    assert go_on.read_text() == "answer"
+
+
+@either_method
+@pytest.mark.parametrize("kind", ["fork", "forkserver", "spawn"])
+def test_children_of_multiprocessing_call(method: str, kind: str) -> None:
+    lines = run(
+        """
+        import multiprocessing, targets
+        context = multiprocessing.get_context(sys.argv[2])
+        with context.Pool(2) as pool:
+            results = pool.map(targets.worker_and_echo, range(20), chunksize=1)
+            pool.close()
+            pool.join()
+        print([value for _, value in results] == list(range(20)))
+        print(started.process_id() in {worker for worker, _ in results})
+        started.context.stop()
+        """,
+        method,
+        kind,
+    )
+    assert lines == ["True", "False"]
+
+
+def test_a_grandchild_of_a_thread_worker_keeps_the_files_of_its_parent() -> None:
+    script = """
+        import os, sys, privsep
+
+        context = privsep.Context(
+            "forking", capabilities=[], timeout=10.0, isolation="thread"
+        )
+
+        @context.entrypoint
+        def closed_in_grandchild():
+            reader, writer = os.pipe()
+            child = os.fork()
+            if child == 0:
+                files = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
+                if os.fork() == 0:
+                    there = [int(name) for name in os.listdir("/proc/self/fd")]
+                    os.write(writer, repr(sorted(set(files) - set(there))).encode())
+                else:
+                    os.wait()
+                os._exit(0)
+            os.close(writer)
+            os.waitpid(child, 0)
+            with open(reader) as file:
+                return file.read()
+
+        context.start("fork")
+        print(closed_in_grandchild())
+        context.stop()
+    """
+    assert scripts.run(script) == ["[]"]

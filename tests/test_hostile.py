@@ -1,0 +1,108 @@
+"""What a client that is taken over sends to its supervisor."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import pytest
+from conftest import METHOD
+from observe import daemon_pid
+
+from privsep._wire import descriptors
+from privsep._wire.control import HELLO
+
+if TYPE_CHECKING:
+    from service import Service
+
+_AF_XDP = 44
+
+
+def control(service: Service) -> socket.socket:
+    client = service.context.client
+    assert client is not None
+    connection = client.ensure_started()
+    return connection._control
+
+
+def open_log_line(service: Service) -> socket.socket:
+    ours, daemons = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with daemons:
+        descriptors.send(control(service), HELLO, [daemons.fileno()])
+    return ours
+
+
+def has_closed(sock: socket.socket) -> bool:
+    """Return whether the other end closes within a second."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(1000))
+
+
+def test_a_process_leaves_one_log_line_the_last(plain: Service) -> None:
+    plain.echo(1)
+    lines = [open_log_line(plain) for _ in range(300)]
+    closed = [has_closed(line) for line in lines[:-1]]
+    last_closed = has_closed(lines[-1])
+    plain.echo(1)
+    for line in lines:
+        line.close()
+    assert all(closed)
+    assert not last_closed
+
+
+def cpu_time(pid: int) -> int:
+    """Return how long a process ran, in ticks of the clock."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_a_log_line_that_was_written_to_and_closed_keeps_nobody_busy(
+    plain: Service,
+) -> None:
+    plain.echo(1)
+    line = open_log_line(plain)
+    line.send(b"what nobody reads")
+    line.close()
+    pid = daemon_pid()
+    before = cpu_time(pid)
+    plain.sleep(0.5)
+    assert cpu_time(pid) - before < 0.25 * os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(METHOD != "fork", reason="needs root, to make such a socket")
+def test_a_socket_that_has_no_name_does_not_end_the_daemon(plain: Service) -> None:
+    pid = plain.process_id()
+    try:
+        nameless = socket.socket(_AF_XDP, socket.SOCK_RAW)
+    except OSError as error:
+        pytest.skip(f"no socket of AF_XDP: {error}")
+    with nameless:
+        descriptors.send(control(plain), HELLO, [nameless.fileno()])
+    assert plain.process_id() == pid
+    line = open_log_line(plain)
+    assert not has_closed(line)
+    line.close()
+
+
+def test_the_daemons_end_waits_once_for_all_that_do_not_read_their_logs(
+    plain: Service,
+) -> None:
+    plain.echo(1)
+    client = plain.context.client
+    assert client is not None
+    lines: list[socket.socket] = []
+    for _ in range(2):
+        lines.append(open_log_line(plain))
+        client.ensure_started().pool.idle.pop().cancel()
+        for _ in range(5):  # a worker begun now prints to the line opened last
+            plain.write_output("y\n" * 30_000)
+    began = monotonic()
+    plain.context.stop()
+    assert monotonic() - began < 7.0
+    for line in lines:
+        line.close()

@@ -1,0 +1,238 @@
+"""Clients whose modules gevent or eventlet has patched."""
+
+from __future__ import annotations
+
+import importlib.util
+import textwrap
+
+import pytest
+
+import scripts
+
+GEVENT = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import gevent
+spawn, wait, pause = gevent.spawn, lambda green: green.get(), gevent.sleep
+"""
+EVENTLET = """
+import warnings
+warnings.simplefilter("ignore")
+import eventlet
+eventlet.monkey_patch()
+spawn, wait, pause = eventlet.spawn, lambda green: green.wait(), eventlet.sleep
+"""
+BEGIN = """
+import os, sys, time, privsep, service
+started = service.services["plain"]
+def start():
+    started.context.start(sys.argv[1])
+"""
+
+
+@pytest.fixture(params=["gevent", "eventlet"])
+def patch(request: pytest.FixtureRequest) -> str:
+    """The lines that patch a script, and name `spawn`, `wait` and `pause`."""
+    if importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return GEVENT if request.param == "gevent" else EVENTLET
+
+
+either_method = pytest.mark.parametrize("method", ["exec", "userns"])
+
+
+def run(patch: str, script: str, method: str, *arguments: object) -> list[str]:
+    whole = patch + BEGIN + textwrap.dedent(script)
+    return scripts.run(whole, method, *arguments)
+
+
+@either_method
+def test_a_patched_client_starts_calls_and_stops(patch: str, method: str) -> None:
+    lines = run(
+        patch,
+        """
+        start()
+        print(started.echo("value"))
+        try:
+            started.fail("KeyError", "name")
+        except KeyError as error:
+            print(error.args)
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["value", "('name',)"]
+
+
+@either_method
+def test_concurrent_green_threads_each_get_their_own_result(
+    patch: str, method: str
+) -> None:
+    lines = run(
+        patch,
+        """
+        start()
+        def call(number):
+            return all(
+                started.echo([number, n]) == [number, n] for n in range(50)
+            )
+        greens = [spawn(call, number) for number in range(12)]
+        print(all(wait(green) for green in greens))
+        large = os.urandom(4 << 20)
+        greens = [spawn(started.echo, large) for _ in range(6)]
+        print(all(wait(green) == large for green in greens))
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["True", "True"]
+
+
+@either_method
+def test_other_green_threads_run_while_one_is_in_a_call(
+    patch: str, method: str
+) -> None:
+    # The call cannot end before another green thread has written to the fifo.
+    lines = run(
+        patch,
+        """
+        import tempfile
+        from pathlib import Path
+        start()
+        with tempfile.TemporaryDirectory() as directory:
+            fifo = f"{directory}/fifo"
+            os.mkfifo(fifo)
+            in_call = spawn(started.wait_for_writer, fifo)
+            def write():
+                while True:
+                    try:
+                        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+                    except OSError:  # the worker does not read yet
+                        pause(0)
+            def send():
+                # Not os.close(): gevent's closes when its loop comes round.
+                with open(write(), "wb", 0) as file:
+                    file.write(b"from another")
+            writer = spawn(send)
+            wait(writer)
+            print(wait(in_call))
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["from another"]
+
+
+@either_method
+def test_more_green_threads_than_workers_wait_in_turn(patch: str, method: str) -> None:
+    lines = run(
+        patch,
+        """
+        start()
+        begun = time.monotonic()
+        greens = [spawn(started.sleep, 0.1) for _ in range(8)]
+        print([wait(green) for green in greens] == ["slept"] * 8)
+        seconds = time.monotonic() - begun
+        print(0.2 <= seconds < 0.8 or seconds)  # four at once, and not one by one
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["True", "True"]
+
+
+@either_method
+def test_a_deadline_ends_a_call_of_a_green_thread(patch: str, method: str) -> None:
+    lines = run(
+        patch,
+        """
+        start()
+        def overrun():
+            begun = time.monotonic()
+            try:
+                started.short_sleep(20.0)
+            except privsep.CallTimeout:
+                return 0.3 <= time.monotonic() - begun < 1.3
+        greens = [spawn(overrun) for _ in range(3)]
+        print([wait(green) for green in greens])
+        print(started.echo("next"))
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["[True, True, True]", "next"]
+
+
+@either_method
+def test_the_deadline_counts_the_wait_for_a_worker_in_a_green_thread(
+    patch: str, method: str
+) -> None:
+    lines = run(
+        patch,
+        """
+        start()
+        long = [spawn(started.sleep, 1.0) for _ in range(4)]
+        pause(0)
+        try:
+            started.short_sleep(0.0)
+        except privsep.CallTimeout as error:
+            print(error)
+        print([wait(green) for green in long] == ["slept"] * 4)
+        started.context.stop()
+        """,
+        method,
+    )
+    assert "did not start in time" in lines[0]
+    assert lines[1] == "True"
+
+
+@either_method
+def test_a_green_thread_that_is_killed_in_a_call_takes_no_worker_along(
+    patch: str, method: str
+) -> None:
+    lines = run(
+        patch,
+        """
+        start()
+        for _ in range(6):  # more than there are workers
+            green = spawn(started.sleep, 20.0)
+            pause(0.01)
+            green.kill()
+        begun = time.monotonic()
+        print(started.echo("next"), time.monotonic() - begun < 1.0)
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["next True"]
+
+
+@either_method
+def test_records_of_a_call_arrive_in_a_patched_client(patch: str, method: str) -> None:
+    lines = run(
+        patch,
+        """
+        import logging
+        logging.basicConfig(stream=sys.stdout, format="%(message)s")
+        start()
+        started.log_message(logging.WARNING, "from the call")
+        started.log_from_thread("from a thread")
+        started.context.stop()
+        """,
+        method,
+    )
+    assert sorted(lines) == ["from a thread", "from the call"]
+
+
+def test_fork_from_a_patched_process_says_what_to_do(patch: str) -> None:
+    lines = run(
+        patch,
+        """
+        try:
+            start()
+        except privsep.StartError as error:
+            print(error)
+        """,
+        "fork",
+    )
+    assert "start it before they are patched, or with 'exec'" in lines[0]
