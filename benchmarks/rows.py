@@ -147,6 +147,13 @@ ROWS = (
         rounds=60,
     ),
     Row(
+        "fork-thread-isolation",
+        "fork start and first call, worker threads",
+        (Ratio(privsep("fork-thread-isolation"), oslo_privsep("fork"), at_most=1),),
+        operations=1,
+        rounds=60,
+    ),
+    Row(
         "fork-script",
         "a script that starts by fork and calls once, imports and all",
         (Ratio(privsep("fork-script"), oslo_privsep("fork-script")),),

@@ -66,6 +66,13 @@ def first_call(method: Literal["fork", "exec", "sudo"]) -> Round:
     return first_use(lambda: processes.start(method), lambda: echo(1), processes.stop)
 
 
+def first_call_of_thread() -> Round:
+    """Start a daemon whose workers are threads, by fork, and make its first call."""
+    return first_use(
+        lambda: threads.start("fork"), lambda: echo_thread(1), threads.stop
+    )
+
+
 def fork_script() -> Round:
     """Do so by fork in a script."""
     module = "benchmarks.contestants.privsep_contexts"
@@ -92,6 +99,7 @@ if __name__ == "__main__":
             "echo-thread-isolation": echo_isolated_by_thread,
             "echo-threads": echo_threads,
             "fork": lambda: first_call("fork"),
+            "fork-thread-isolation": first_call_of_thread,
             "fork-script": fork_script,
             "exec": lambda: first_call("exec"),
             "sudo": sudo,

@@ -11,6 +11,7 @@ import resource
 import signal
 import sys
 
+from privsep._lockdown import status
 from privsep._lockdown.descriptors import replace_all_except
 
 _KEPT = ("LANG", "LANGUAGE", "TZ")
@@ -27,14 +28,13 @@ def clean(control: int) -> dict[str, str]:
         control: the descriptor that stays open, beside stderr.
 
     Returns:
-        The environment as the starter left it, for variables to keep by name.
+        What was removed from the environment, for variables to keep by name.
 
     """
-    inherited = dict(os.environ)
     _leave_session()
     os.chdir("/")
     os.umask(0o022)
-    _clean_variables()
+    inherited = _clean_variables()
     _reset_signals()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     replace_all_except({control})
@@ -69,11 +69,14 @@ def _leave_terminal() -> None:
     os.close(terminal)
 
 
-def _clean_variables() -> None:
+def _clean_variables() -> dict[str, str]:
+    """Remove and return what the starter set, but the language and the time zone."""
+    removed = {}
     for name in list(os.environ):
         if name not in _KEPT and not name.startswith(_KEPT_PREFIX):
-            del os.environ[name]
+            removed[name] = os.environ.pop(name)
     os.environ["PATH"] = _PATH
+    return removed
 
 
 def _reset_signals() -> None:
@@ -93,9 +96,9 @@ def _reset_signals() -> None:
 
 def _changed_signals() -> int:
     """Return the signals that are ignored or handled, as a bit mask."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    return int(fields["SigIgn"], 16) | int(fields["SigCgt"], 16)
+    text = status.own()
+    ignored, caught = status.field(text, b"SigIgn"), status.field(text, b"SigCgt")
+    return int(ignored, 16) | int(caught, 16)
 
 
 def _open_standard_streams() -> None:

@@ -10,7 +10,7 @@ import os
 import sys
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from privsep._daemon import environment, starter
 from privsep._daemon.serve import Service
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from privsep.context import Context
+    from privsep._daemon.audit_sender import Auditor
+    from privsep.context import Context, Entry
 
 
 def run(control: socket.socket, load: Callable[[], Context]) -> NoReturn:
@@ -41,18 +42,18 @@ def run(control: socket.socket, load: Callable[[], Context]) -> NoReturn:
 
     """
     try:
-        supervisor, outcome = _prepare(control, load)
+        locked = _lock_down(control, load)
         starter.outlive(control)
         facts = {
-            "landlock_abi": outcome.landlock_abi,
-            "not_enforced": outcome.not_enforced,
+            "landlock_abi": locked.outcome.landlock_abi,
+            "not_enforced": locked.outcome.not_enforced,
         }
         control.send(Encoder().encode([Reply.READY.value, facts]))
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
         fail(control, error)
     status = 1
     try:
-        supervisor.run()
+        _serve(control, locked)
         status = 0
     except BaseException:  # noqa: BLE001 - nothing may unwind into the starter
         import traceback  # noqa: PLC0415
@@ -62,9 +63,17 @@ def run(control: socket.socket, load: Callable[[], Context]) -> NoReturn:
         os._exit(status)
 
 
-def _prepare(
-    control: socket.socket, load: Callable[[], Context]
-) -> tuple[Supervisor, Lockdown]:
+class _Locked(NamedTuple):
+    """A daemon that is locked down and may serve."""
+
+    context: Context
+    table: dict[bytes, Entry]
+    outcome: Lockdown
+    limit: Callable[[], None]  #: sets the resource limits of what runs calls
+    audit: Auditor | None
+
+
+def _lock_down(control: socket.socket, load: Callable[[], Context]) -> _Locked:
     inherited = environment.clean(control.fileno())
     starter.end_with(control)
     context = load()
@@ -74,7 +83,6 @@ def _prepare(
     for name in context.modules:
         __import__(name)
     table = context.begin_serving()
-    service = Service(context.name, table, context.max_message)
     ids = Ids.look_up(context.user, context.group)
     _refuse_clients_uid(ids.uid, peer_credentials(control).uid)
     audit = None
@@ -85,9 +93,18 @@ def _prepare(
     outcome = lock_down(Kept(ids, context.capability_mask, context.sandbox))
     if audit is not None:
         audit.wait_until_ready()
-    service.logging.install()
     rlimits = () if context.sandbox is None else context.sandbox.rlimits
     limit = partial(limits.apply, rlimits, context.memory)
+    if context.isolation == "thread":
+        limit()
+    return _Locked(context, table, outcome, limit, audit)
+
+
+def _serve(control: socket.socket, locked: _Locked) -> None:
+    """Serve until the last client has gone; the first one makes its request now."""
+    context, table, outcome, limit, audit = locked
+    service = Service(context.name, table, context.max_message)
+    service.logging.install()
     supervisor = Supervisor(
         service,
         isolation=context.isolation,
@@ -95,14 +112,12 @@ def _prepare(
         limit=limit,
         audit=audit,
     )
-    if context.isolation == "thread":
-        limit()
     report = partial(_report, supervisor, outcome, monotonic())
     context.serve_status(table, report)
     supervisor.add_client(control)
     gc.freeze()  # workers share these pages
     gc.enable()
-    return supervisor, outcome
+    supervisor.run()
 
 
 def _refuse_clients_uid(uid: int | None, client: int) -> None:

@@ -50,6 +50,7 @@ _MOST_WAITING = 256
 _MOST_LOG_LINES = 256
 _READ_WITHIN = 0.2  # seconds without progress after which a reader may retire
 _LAST_WORDS = 3.0  # seconds, together, for clients that are there and read slowly
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _LONGEST_POLL = 3600.0  # seconds: epoll takes neither infinity nor a month
 
 
@@ -569,8 +570,7 @@ class Supervisor:
         if self.slots.deadline(worker.slot_number) is not None:
             return True
         try:
-            flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
-            return bool(worker.job.channel.recv(1, flags))
+            return bool(worker.job.channel.recv(1, _PEEK))
         except OSError:
             return False
 

@@ -5,6 +5,8 @@ Runs in the privileged process.  Sets are bit masks.
 
 from __future__ import annotations
 
+import os
+
 from privsep._lockdown import libc
 from privsep._lockdown.capability_names import mask
 
@@ -19,8 +21,11 @@ _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 def last_capability() -> int:
     """Return the highest capability number that the running kernel knows."""
-    with open("/proc/sys/kernel/cap_last_cap") as file:
-        return int(file.read())
+    descriptor = os.open("/proc/sys/kernel/cap_last_cap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(descriptor, 16))
+    finally:
+        os.close(descriptor)
 
 
 def permitted() -> int:
