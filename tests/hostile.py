@@ -173,7 +173,7 @@ class Daemon:
         self.control = launched.control
         self.control.settimeout(PROMPTLY)
         (self.daemons_end,) = copies
-        self.pid: int = launched.process._pid
+        self.pid: int = launched.process.pid
         self._lines: list[Line] = []
         self.log, daemons_log = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.log.settimeout(PROMPTLY)

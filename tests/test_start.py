@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -268,6 +269,22 @@ def test_auto_says_what_it_tried_and_what_to_do(
     assert "sudo: " in said
     assert rf"NOPASSWD: {public_python.launcher} service\:network" in said
     assert "start('userns')" in said
+
+
+def test_auto_waits_for_sudo_no_longer_than_the_deadline(
+    public_python: PublicPython, unprivileged_user: str
+) -> None:
+    silent = public_python.prefix / "bin" / "silent"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o755)
+    lines = public_python.run(
+        START_AND_FAIL,
+        "service:network",
+        "auto",
+        json.dumps({"helper": [str(silent)], "deadline": 0.3}),
+        user=unprivileged_user,
+    )
+    assert f"no answer within 0.3 s: {silent} -n -l" in said_at_once(lines)
 
 
 # -- what fails: the daemon's own words ----------------------------------------

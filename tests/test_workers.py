@@ -43,6 +43,18 @@ def held(tmp_path: Path) -> Iterator[Fifo]:
         yield fifo
 
 
+def test_a_worker_may_open_as_many_files_as_the_service(start: Start) -> None:
+    # The daemon raises its own limit, and programs that use select(2) fall over a
+    # limit that is higher than theirs was.
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] - 1, before[1]))
+    try:
+        service = start("leisurely")
+        assert service.descriptor_limit() == before[1] - 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 # -- deaths ------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -35,6 +36,11 @@ def count() -> int:
     global counter  # noqa: PLW0603 - what the workers share, or do not
     counter += 1
     return counter
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def patient_sleep(seconds: float) -> str:
@@ -281,6 +287,7 @@ def raise_with(size: int) -> None:
 
 
 FUNCTIONS: tuple[Callable[..., object], ...] = (
+    descriptor_limit,
     echo, process_id, count, sleep, hold, hold_with_program, hold_and_ignore_signals,
     hold_the_interpreter, hold_until, append, die_before_child, fork_and_both_return,
     fork_and_stay, run_program, exit_with, crash, kill_self, call_own, call_other,

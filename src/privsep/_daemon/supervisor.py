@@ -93,7 +93,8 @@ class Supervisor:
         self._audit = audit
         if audit is not None:
             self._watch(audit.sock.fileno(), lambda: self._look_at_audit(audit))
-        _allow_descriptors()
+        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+        _allow_descriptors(self._descriptors)
         if isolation == "thread":
             self._capture_own_output()
             # A child that an entrypoint forks must not hide the daemon's death.
@@ -378,13 +379,18 @@ class Supervisor:
             number,
             self._service,
             slot,
-            self._limit,
+            self._limit_worker,
             lambda: self._close_all_but(job),
         )
         self._watch(worker.pidfd, lambda: self._reap(worker))
         for output in worker.outputs:
             self._add_output(output)
         return worker
+
+    def _limit_worker(self) -> None:
+        """Set a worker's limits; of descriptors it needs no more than was given."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._descriptors)
+        self._limit()
 
     def _leave_in_forked_child(self) -> None:
         """Close what a child of a thread inherits, once.
@@ -609,7 +615,7 @@ def _is_socket_of(descriptor: int, kind: int, sender: Credentials) -> bool:
         sock.detach()
 
 
-def _allow_descriptors() -> None:
+def _allow_descriptors(limit: tuple[int, int]) -> None:
     """Raise the soft limit of open descriptors to the hard one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, most = limit
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -91,7 +91,7 @@ def _choose(context: Context, options: StartOptions) -> str:
     if not missing:
         return "exec"
     try:
-        allowed, said = sudo.is_allowed(context, options.helper[:1])
+        allowed, said = sudo.is_allowed(context, options.helper[:1], options.deadline)
         said = f"{said}\n        (a rule that allows it: {sudo.rule(context)})"
     except StartError as error:
         allowed, said = False, str(error)
