@@ -83,7 +83,7 @@ def test_a_single_name_for_capabilities_is_an_error() -> None:
         _context(capabilities="CAP_CHOWN")
 
 
-@pytest.mark.parametrize("wrong", [None, 1.5, b"CAP_CHOWN"])
+@pytest.mark.parametrize("wrong", [None, 1.5, b"CAP_CHOWN", True, False])
 def test_a_capability_of_another_type_is_an_error(wrong: Any) -> None:
     with pytest.raises(TypeError, match="by name or number, not as"):
         _context(capabilities=[wrong])

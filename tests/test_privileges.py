@@ -373,6 +373,22 @@ def test_a_proc_that_hides_other_processes_keeps_nobody_from_dropping(
     assert scripts.run(script, unprivileged_user) == ["echoed"]
 
 
+@needs_root
+def test_a_proc_without_sysctls_keeps_no_daemon_from_locking_down() -> None:
+    # As a service has it with ProcSubset=pid, systemd.exec(5).
+    hide = 'mount -t proc -o subset=pid none /proc && exec "$@"'
+    script = """
+        import os, service
+        assert not os.path.exists("/proc/sys")
+        started = service.services["network"]
+        started.context.start("fork")
+        print(started.status()["CapBnd"])
+        started.context.stop()
+    """
+    before = ["unshare", "--mount", "--propagation=private", "sh", "-c", hide, "sh"]
+    assert scripts.run(script, before=before) == [NET_ADMIN]
+
+
 @pytest.mark.skipif(
     METHOD != "fork", reason="the daemon must be a fork of this process"
 )

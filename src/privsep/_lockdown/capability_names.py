@@ -71,7 +71,8 @@ def number(capability: str | int) -> int:
         TypeError: neither a name nor a number.
 
     """
-    if isinstance(capability, int):
+    # True would be CAP_DAC_OVERRIDE.
+    if isinstance(capability, int) and not isinstance(capability, bool):
         if not 0 <= capability < len(NAMES):
             msg = f"no capability has the number {capability} (0 to {len(NAMES) - 1})"
             raise ValueError(msg)
