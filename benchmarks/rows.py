@@ -98,6 +98,12 @@ INTERPRETER = floor("python3 -I -S -c pass", "pass")
 ECHO = (
     Ratio(privsep("echo"), floor("socketpair ping-pong", "ping-pong"), at_most=1.5),
     Ratio(oslo_privsep("echo"), privsep("echo"), at_least=3),
+    Ratio(
+        Contestant(
+            "ping-pong with MessagePack", "privsep", "floor", "packed-ping-pong"
+        ),
+        floor("socketpair ping-pong", "ping-pong"),
+    ),
 )
 
 AUDIT = (
