@@ -81,6 +81,18 @@ def open_descriptors() -> list[str]:
     return found
 
 
+def process_id() -> int:
+    return os.getpid()
+
+
+def count_arguments(*values: object) -> int:
+    return len(values)
+
+
+def return_file() -> object:
+    return open("/dev/null", "rb")
+
+
 def strange_result(kind: str) -> object:
     """Return something of a type that does not cross."""
     return {"deep": [(_STRANGE[kind],)]}
@@ -109,6 +121,9 @@ def _expose(context: privsep.Context) -> privsep.Context:
         print_much,
         keywords,
         open_descriptors,
+        process_id,
+        count_arguments,
+        return_file,
     )
     for function in functions:
         context.entrypoint(function)  # pyright: ignore[reportArgumentType] - several

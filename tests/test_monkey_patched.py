@@ -236,3 +236,24 @@ def test_fork_from_a_patched_process_says_what_to_do(patch: str) -> None:
         "fork",
     )
     assert "start it before they are patched, or with 'exec'" in lines[0]
+
+
+@either_method
+def test_open_files_cross_from_and_to_a_patched_client(patch: str, method: str) -> None:
+    lines = run(
+        patch,
+        """
+        import socket, files
+        with files.processes.context:
+            ours, theirs = socket.socketpair()
+            pause(0)
+            ours.send(b"bytes")
+            print(files.processes.receive(theirs))
+            back = files.processes.echo([ours, privsep.Fd(os.dup(1))])
+            print(type(back[0]) is socket.socket, back[0].fileno() != ours.fileno())
+            theirs.send(b"more")
+            print(back[0].recv(10))
+        """,
+        method,
+    )
+    assert lines == ["b'bytes'", "True True", "b'more'"]

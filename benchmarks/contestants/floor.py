@@ -55,8 +55,8 @@ def packed_ping_pong() -> Round:
     other = os.fork()
     if other == 0:
         near.close()
-        while call := far.recv(4096):
-            far.send(HEAD + pack(msgpack.unpackb(call[len(CALL_HEAD) :])[0][0]))
+        while data := far.recv(4096):
+            far.send(HEAD + pack(msgpack.unpackb(data[len(CALL_HEAD) :])[0][0]))
         os._exit(0)
     far.close()
     place(lambda processor: os.sched_setaffinity(other, {processor}))

@@ -21,6 +21,7 @@ from privsep.privileges import drop_privileges
 from privsep.sandbox import Sandbox
 
 if TYPE_CHECKING:
+    from privsep._wire.open_files import Fd
     from privsep.audit import Audit
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "CallTimeout",
     "Context",
     "DaemonGone",
+    "Fd",
     "MessageTooLarge",
     "PrivsepError",
     "Refused",
@@ -45,5 +47,9 @@ def __getattr__(name: str) -> object:
         from privsep.audit import Audit  # noqa: PLC0415
 
         return Audit
+    if name == "Fd":
+        from privsep._wire.open_files import Fd  # noqa: PLC0415
+
+        return Fd
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)

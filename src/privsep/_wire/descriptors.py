@@ -93,9 +93,11 @@ def receive(sock: socket.socket, size: int, most: int, flags: int = 0) -> Datagr
 
 
 def close_all(descriptors: list[int]) -> None:
-    """Close each of `descriptors`."""
-    for descriptor in descriptors:
-        os.close(descriptor)
+    """Close each of `descriptors`, which are gone from the list then; -1 is none."""
+    while descriptors:
+        descriptor = descriptors.pop()
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def peer_credentials(sock: socket.socket) -> Credentials:

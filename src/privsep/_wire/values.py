@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import msgpack
 
+from privsep._wire.descriptors import close_all
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -30,6 +32,8 @@ _TIMESTAMP_AS_FLOAT = 1  # msgpack makes an object of extension -1 without askin
 
 _TUPLE, _SET, _FROZENSET, _MAPPING = 1, 2, 3, 4
 _INTEGER, _COMPLEX, _BYTEARRAY = 16, 17, 18
+
+_OPEN_FILES = (32, 33, 34)  #: see open_files
 
 _NATIVE = frozenset({type(None), bool, int, float, str, bytes})
 _COMPLEX_PARTS = struct.Struct("!dd")
@@ -82,12 +86,19 @@ class Encoder:
 
     It is kept between messages because its output buffer costs more to make
     than a small message takes to write.
+
+    Args:
+        files: whether open files may be among the values; they are collected in
+            `files`, to be sent along, until whoever sends them clears it.
+
     """
 
-    __slots__ = ("_elements", "_packer")
+    __slots__ = ("_elements", "_packer", "_takes_files", "files")
 
-    def __init__(self) -> None:
+    def __init__(self, *, files: bool = False) -> None:
         self._elements = 0
+        self._takes_files = files
+        self.files: list[object] = []
         self._packer = _new_packer()
 
     def encode(self, value: object) -> bytes:
@@ -100,7 +111,11 @@ class Encoder:
         """
         if type(value) not in _NATIVE:
             self._elements = 0
-            value = self._lower(value, 0)
+            try:
+                value = self._lower(value, 0)
+            except BaseException:
+                self.files.clear()
+                raise
         try:
             data: bytes = self._packer.pack(value)
         except BaseException:
@@ -149,12 +164,29 @@ class Encoder:
         if type(value) is tuple or type(value) is set or type(value) is frozenset:
             self._count(len(value), depth)
             return [_MARK_OF[kind], *self._lower_items(value, depth)]
+        return self._lower_scalar(value)
+
+    def _lower_scalar(self, value: object) -> msgpack.ExtType:
+        """Return the extension for `value`; an open file is noted, to be sent along."""
         if type(value) is bytearray:
             return msgpack.ExtType(_BYTEARRAY, bytes(value))
         if type(value) is complex:
             parts = _COMPLEX_PARTS.pack(value.real, value.imag)
             return msgpack.ExtType(_COMPLEX, parts)
-        raise UnsupportedType(_type_name(kind))
+        if self._takes_files:
+            from privsep._wire import open_files  # noqa: PLC0415 - hardly ever
+
+            try:
+                lowered = open_files.lower(value, len(self.files))
+            except open_files.Unsendable as error:
+                raise UnsupportedType(str(error)) from None
+            if lowered is not None:
+                self.files.append(value)
+                if len(self.files) > open_files.MOST:
+                    msg = f"more than {open_files.MOST} open files in one message"
+                    raise LimitExceeded(msg)
+                return msgpack.ExtType(*lowered)
+        raise UnsupportedType(_type_name(type(value)))
 
     def _lower_items(self, items: Iterable[object], depth: int) -> Iterable[object]:
         if _NATIVE.issuperset(map(type, items)):
@@ -197,11 +229,12 @@ def _new_packer() -> msgpack.Packer:
 class _Decoding:
     """The state of reading one message: elements so far, marks not yet used."""
 
-    __slots__ = ("elements", "marks")
+    __slots__ = ("descriptors", "elements", "marks")
 
-    def __init__(self) -> None:
+    def __init__(self, descriptors: list[int]) -> None:
         self.elements = 0
         self.marks = 0
+        self.descriptors = descriptors
 
     def extension(self, code: int, payload: bytes) -> object:
         mark = _MARKS.get(code)
@@ -214,6 +247,10 @@ class _Decoding:
             return bytearray(payload)
         if code == _COMPLEX:
             return complex(*_COMPLEX_PARTS.unpack(payload))
+        if self.descriptors and code in _OPEN_FILES:
+            from privsep._wire import open_files  # noqa: PLC0415 - hardly ever
+
+            return open_files.claim(code, payload, self.descriptors)
         msg = f"unknown extension {code} with {len(payload)} bytes"
         raise Malformed(msg)
 
@@ -262,11 +299,38 @@ def decode(data: bytes | bytearray | memoryview) -> object:
             pass
         except (ValueError, TypeError, RecursionError) as error:
             raise _as_ours(error) from None
-    return _decode_with_hooks(data)
+    return _decode_with_hooks(data, [])
 
 
-def _decode_with_hooks(data: bytes | bytearray | memoryview) -> object:
-    state = _Decoding()
+def decode_with_files(
+    data: bytes | bytearray | memoryview, descriptors: list[int]
+) -> object:
+    """Return the value in `data` with the open files that came along.
+
+    Each descriptor is closed, or owned by the file in the value that it is.
+
+    Raises:
+        Malformed, LimitExceeded: as `decode`; or a descriptor too many, or one that
+            is not what the message says.
+
+    """
+    try:
+        value = _decode_with_hooks(data, descriptors)
+    except (OSError, LookupError, OverflowError) as error:
+        msg = f"a descriptor is not what the message says: {error}"
+        raise Malformed(msg) from None
+    finally:
+        unused = any(descriptor >= 0 for descriptor in descriptors)
+        close_all(descriptors)
+    if unused:
+        raise Malformed("a descriptor that stands for no value")
+    return value
+
+
+def _decode_with_hooks(
+    data: bytes | bytearray | memoryview, descriptors: list[int]
+) -> object:
+    state = _Decoding(descriptors)
     bound = min(MAX_ELEMENTS + 1, len(data))
     try:
         value = msgpack.unpackb(
