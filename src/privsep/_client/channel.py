@@ -141,7 +141,8 @@ class Channel:
         place = self._unsupported(args, kwargs)
         msg = (
             f"{entry.name}(): {place} holds a {error}, which does not cross: "
-            "send plain values (numbers, text, bytes, lists, tuples, sets, dicts)"
+            "send plain values (numbers, text, bytes, lists, tuples, sets, dicts; "
+            "no subclass of one), such as str() of a path or .value of an enum"
         )
         return errors.Unserializable(msg)
 
