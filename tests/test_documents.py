@@ -14,8 +14,10 @@ import dataclasses
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,7 +28,7 @@ import privsep
 from privsep.status import DaemonStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from public_python import PublicPython
 
@@ -191,6 +193,31 @@ def test_the_reference_has_each_field_of_the_status() -> None:
 
 # -- sudo.md -------------------------------------------------------------------
 
+_SUDO = _ROOT / "docs" / "sudo.md"
+
+
+def _shown(mark: str) -> str:
+    """Return the text of the page's first block that has this mark."""
+    pattern = rf"^```{mark}\n(.+?)^```$"
+    match = re.search(pattern, _SUDO.read_text(), re.DOTALL | re.MULTILINE)
+    assert match is not None
+    return match[1]
+
+
+@contextmanager
+def _installed(document: Path, python: PublicPython) -> Generator[None]:
+    """Install the module `network` of a document where `python` imports it."""
+    (code,) = (
+        block.code for block in _blocks_of(document) if block.module == "network"
+    )
+    packages = next((python.prefix / "lib").glob("python*/site-packages"))
+    module = packages / "network.py"
+    module.write_text(code)
+    try:
+        yield
+    finally:
+        module.unlink()
+
 
 @pytest.mark.parametrize(
     ("mark", "helper"), [("sudoers", ["sudo", "-n"]), ("doas", ["doas", "-n"])]
@@ -202,24 +229,13 @@ def test_the_rule_in_sudo_md_lets_the_service_of_the_readme_start(
     public_python: PublicPython,
     unprivileged_user: str,
 ) -> None:
-    text = (_ROOT / "docs" / "sudo.md").read_text()
-    shown = re.findall(rf"^```{mark}\n(.+\n)```$", text, re.MULTILINE)
     allow = request.getfixturevalue(f"{mark}_rule")
     allow("network:context")
-    places = {
-        "sudoers": f"/etc/sudoers.d/{unprivileged_user}",
-        "doas": "/etc/doas.conf",
-    }
-    directory = f"{public_python.prefix}/bin/"
-    rule = shown[0].replace("/opt/my-service/bin/", directory)
+    place = {"sudoers": f"/etc/sudoers.d/{unprivileged_user}", "doas": "/etc/doas.conf"}
+    rule = _shown(mark).replace("/opt/my-service", str(public_python.prefix))
     rule = rule.replace("my-service ", f"{unprivileged_user} ")
-    assert rule == Path(places[mark]).read_text()
-
-    modules = {block.module: block for block in _blocks_of(_ROOT / "README.md")}
-    packages = next((public_python.prefix / "lib").glob("python*/site-packages"))
-    module = packages / "network.py"
-    module.write_text(modules["network"].code)
-    try:
+    assert rule == Path(place[mark]).read_text()
+    with _installed(_ROOT / "README.md", public_python):
         lines = public_python.run(
             f"""
             import network
@@ -230,6 +246,36 @@ def test_the_rule_in_sudo_md_lets_the_service_of_the_readme_start(
             """,
             user=unprivileged_user,
         )
-    finally:
-        module.unlink()
     assert lines == ["sudo"]
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+def test_the_unit_in_sudo_md_gives_a_service_enough_to_start_its_daemon_and_drop(
+    public_python: PublicPython, unprivileged_user: str
+) -> None:
+    unit = dict(line.split("=", 1) for line in _shown("ini").splitlines()[1:])
+    names = unit["AmbientCapabilities"].split()
+    assert unit["CapabilityBoundingSet"].split() == names
+    assert unit["NoNewPrivileges"] == "yes"
+    added = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in names)
+    as_systemd_does = [
+        *("setpriv", f"--reuid={unprivileged_user}", f"--regid={unprivileged_user}"),
+        *("--init-groups", "--no-new-privs", f"--bounding-set=-all,{added}"),
+        *(f"--inh-caps={added}", f"--ambient-caps={added}"),
+    ]
+    with _installed(_SUDO, public_python):
+        lines = public_python.run(
+            """
+            import sys, network, privsep
+            network.context.start("exec")
+            privsep.drop_privileges(sys.argv[1])
+            network.bring_up("lo")
+            print(network.context.status().permitted)
+            network.context.stop()
+            with open("/proc/self/status") as file:
+                print({line.split()[1] for line in file if line.startswith("Cap")})
+            """,
+            unprivileged_user,
+            before=as_systemd_does,
+        )
+    assert lines == [str(1 << 12), "{'0000000000000000'}"]
