@@ -64,5 +64,8 @@ def drop_privileges(user: str | int, group: str | int | None = None) -> None:
     try:
         lock_down(Kept(ids, 0))
     except LockdownError as error:
-        msg = f"could not drop privileges to {user!r}: {error}"
+        msg = (
+            f"could not drop privileges to {user!r}: {error} (to change the user "
+            "takes root, or CAP_SETUID and CAP_SETGID)"
+        )
         raise PrivsepError(msg) from error

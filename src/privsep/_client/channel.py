@@ -151,7 +151,8 @@ class Channel:
         place = self._unsupported(args, kwargs)
         msg = (
             f"{entry.name}(): {place} holds a {error}, which does not cross: "
-            "send plain values (numbers, text, bytes, lists, tuples, sets, dicts) or "
+            "send plain values (numbers, text, bytes, lists, tuples, sets, dicts; "
+            "no subclass of one), such as str() of a path or .value of an enum; or "
             "open files, sockets, privsep.Fd"
         )
         return errors.Unserializable(msg)

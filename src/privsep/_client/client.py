@@ -78,7 +78,8 @@ class Client:
         if self._forked:
             msg = (
                 f"the daemon of context {self.context.name!r} is gone; it was "
-                "started by fork and cannot be started again by a call"
+                "started by fork and cannot be started again by a call: restart the "
+                "service; where it still has the privileges, stop() and start() do"
             )
             raise errors.DaemonGone(msg)
 

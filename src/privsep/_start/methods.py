@@ -75,7 +75,8 @@ def _launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
         return userns.launch(context, options.namespaces), ""
     remedy = (
         "If this user may not run the command, let sudoers allow it "
-        f"(visudo -f /etc/sudoers.d/NAME):\n  {sudo.rule(context)}"
+        f"(visudo -f /etc/sudoers.d/NAME):\n  {sudo.rule(context)}\n"
+        "Root must own that environment, with all in it: it runs as root"
     )
     return sudo.launch(context, options.helper), remedy
 
@@ -92,7 +93,10 @@ def _choose(context: Context, options: StartOptions) -> str:
         return "exec"
     try:
         allowed, said = sudo.is_allowed(context, options.helper[:1], options.deadline)
-        said = f"{said}\n        (a rule that allows it: {sudo.rule(context)})"
+        said = (
+            f"{said}\n        (a rule that allows it, where root owns that environment:"
+            f"\n        {sudo.rule(context)})"
+        )
     except StartError as error:
         allowed, said = False, str(error)
     if allowed:
