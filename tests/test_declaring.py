@@ -200,6 +200,12 @@ def test_max_message_out_of_range_is_an_error(wrong: int) -> None:
         _context(max_message=wrong)
 
 
+@pytest.mark.parametrize("wrong", [0, -1])
+def test_memory_out_of_range_is_an_error(wrong: int) -> None:
+    with pytest.raises(ValueError, match=f"memory is {wrong}; it must be more than 0"):
+        _context(memory=wrong)
+
+
 @pytest.mark.parametrize("wrong", [0, 0.0, -1, -0.0, -math.inf, math.nan])
 def test_a_timeout_out_of_range_is_an_error(
     wrong: float, function: Callable[[], None]

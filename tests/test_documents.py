@@ -118,6 +118,7 @@ _CALLABLES: dict[str, Callable[..., object]] = {
     "start": privsep.Context.start,
     "Sandbox": privsep.Sandbox,
     "Audit": privsep.Audit,
+    "Fd": privsep.Fd,
     "drop_privileges": privsep.drop_privileges,
 }
 _ERRORS = [

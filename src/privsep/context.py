@@ -161,6 +161,9 @@ class Context:
 
     def _check(self) -> None:
         _check_timeout(self.timeout)
+        if self.memory is not None and self.memory < 1:
+            msg = f"memory is {self.memory}; it must be more than 0 bytes, or None"
+            raise ValueError(msg)
         if not isinstance(self.sandbox, Sandbox | None):
             msg = f"sandbox is {self.sandbox!r}; it must be a privsep.Sandbox or None"
             raise ValueError(msg)  # noqa: TRY004 - every mistake here is one

@@ -33,8 +33,10 @@ def drop_privileges(user: str | int, group: str | int | None = None) -> None:
         group: name or gid; default: the user's groups.
 
     Raises:
-        PrivsepError: a daemon that was started runs as `user`; or it did not work,
-            in whole or in part, and the process should end; the message says why.
+        PrivsepError: a context that is started has this very user=; or it did not
+            work, in whole or in part, and the process should end; the message says
+            why.  (A daemon without user= that a process without CAP_SETUID started
+            has its uid, and there is no other to choose.)
         ValueError: the user is root.
 
     Sources: credentials(7), capabilities(7), prctl(2).
