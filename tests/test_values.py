@@ -282,14 +282,6 @@ def test_another_type_is_refused_with_its_name_and_place(
     assert target.processes_echo(1) == 1
 
 
-def test_an_open_file_is_refused(daemon: privsep.Context) -> None:
-    with (
-        open(os.devnull) as file,
-        pytest.raises(privsep.Unserializable, match="TextIOWrapper"),
-    ):
-        target.processes_echo(file)
-
-
 @pytest.mark.parametrize("kind", target.REFUSED_RESULTS)
 def test_a_result_of_another_type_is_refused_with_its_name(
     daemon: privsep.Context, kind: str
