@@ -18,7 +18,7 @@ import socket
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from privsep._daemon import slots
+from privsep._daemon import requests, slots
 from privsep._daemon.output import LogLine, OutputPipe
 from privsep._daemon.workers import (
     Job,
@@ -32,8 +32,6 @@ from privsep._wire.control import (
     DATAGRAM_SIZE,
     HELLO,
     KILL,
-    LOG_DESCRIPTORS,
-    REQUEST,
     Ending,
     Fate,
 )
@@ -230,7 +228,7 @@ class Supervisor:
 
     def _take_datagram(self, client: Client, datagram: Datagram) -> None:
         """Take over the descriptors of a well-formed datagram, else close them."""
-        sockets = self._expected_sockets(datagram)
+        sockets = requests.sockets_of(datagram)
         if not sockets or datagram.sender is None:
             descriptors.close_all(datagram.descriptors)
             self._record_refusal(datagram.sender, "not a request for a worker")
@@ -242,29 +240,6 @@ class Supervisor:
     def _record_refusal(self, client: Credentials | None, reason: str) -> None:
         if self._audit is not None:
             self._audit.turned_away(client, reason)
-
-    @staticmethod
-    def _expected_sockets(datagram: Datagram) -> list[socket.socket]:
-        """Return its descriptors as sockets, if they are what it must bring."""
-        wanted = {
-            HELLO: (socket.SOCK_SEQPACKET,) * LOG_DESCRIPTORS,
-            REQUEST: (socket.SOCK_STREAM,) * CHANNEL_DESCRIPTORS,
-        }.get(datagram.data)
-        sender = datagram.sender
-        if (
-            wanted is None
-            or sender is None
-            or datagram.truncated
-            or len(datagram.descriptors) != len(wanted)
-            or not all(map(_is_socket_of, datagram.descriptors, wanted, [sender] * 2))
-        ):
-            return []
-        sockets = [socket.socket(fileno=fd) for fd in datagram.descriptors]
-        for sock in sockets:
-            # Not non-blocking, as a client with gevent or eventlet made it, nor with
-            # a timeout, as socket.setdefaulttimeout() in the context's module has it.
-            sock.settimeout(None)
-        return sockets
 
     def _add_log_line(
         self, client: Client, sender: Credentials, sock: socket.socket
@@ -592,27 +567,6 @@ class Supervisor:
             worker.job.channel.shutdown(socket.SHUT_RD)
         except OSError:
             pass
-
-
-def _is_socket_of(descriptor: int, kind: int, sender: Credentials) -> bool:
-    """Return whether it is a connected AF_UNIX socket of `kind` made by `sender`."""
-    try:
-        # Not fstat(2) before it: a file system of the client's could refuse or
-        # delay the answer (FUSE), and no socket has one behind it.
-        # The kind is named, because Python would find it out by getsockname(2),
-        # which fails on some sockets; the kernel is asked for it below.
-        sock = socket.socket(socket.AF_UNIX, kind, 0, fileno=descriptor)
-    except OSError:  # no socket
-        return False
-    try:
-        return (
-            sock.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == socket.AF_UNIX
-            and sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == kind
-            and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            and descriptors.peer_credentials(sock) == sender
-        )
-    finally:
-        sock.detach()
 
 
 def _allow_descriptors(limit: tuple[int, int]) -> None:
