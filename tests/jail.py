@@ -7,6 +7,7 @@ all of these; so a fresh interpreter can make it, too.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import resource
 import signal
@@ -69,6 +70,34 @@ def run(*words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
+def run_from_memory(program: str, *words: str) -> str:
+    """Run a copy of `program` that has no path."""
+    descriptor = os.memfd_create("program")
+    with open(descriptor, "wb") as file:
+        file.write(Path(program).read_bytes())
+        file.flush()
+        return subprocess.run(
+            [f"/proc/self/fd/{descriptor}", *words],
+            pass_fds=[descriptor],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+
+
+def run_from_mapping(program: str, *words: str) -> str:
+    """Run a copy of `program` in shared memory: CAP_CHECKPOINT_RESTORE may."""
+    text = Path(program).read_bytes()
+    with mmap.mmap(-1, len(text)) as memory:
+        memory.write(text)
+        place = ctypes.c_char.from_buffer(memory)
+        start = ctypes.addressof(place)
+        pages = -(-len(text) // mmap.PAGESIZE)
+        del place
+        mapping = f"{start:x}-{start + pages * mmap.PAGESIZE:x}"
+        return run(f"/proc/self/map_files/{mapping}", *words)
+
+
 def import_module(name: str) -> bool:
     """Import `name` and return whether that was late."""
     late = name not in sys.modules
@@ -112,14 +141,28 @@ def connect_unix(address: str) -> None:
         sock.connect(address)
 
 
-def connect_tcp(port: int) -> None:
-    with socket.socket() as sock:
+def connect_tcp(port: int, protocol: int = 0) -> None:
+    with socket.socket(proto=protocol) as sock:
         sock.connect(("127.0.0.1", port))
+
+
+def connect_by_sending(port: int) -> None:
+    """Have the first bytes open the connection: TCP Fast Open."""
+    with socket.socket() as sock:
+        sock.sendto(b"text", socket.MSG_FASTOPEN, ("127.0.0.1", port))
 
 
 def bind_tcp(port: int) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", port))
+
+
+def listen_tcp() -> int:
+    """Listen without a bind before it; return the port that the kernel chose."""
+    with socket.socket() as sock:
+        sock.listen()
+        port: int = sock.getsockname()[1]
+        return port
 
 
 def interfaces() -> list[str]:
@@ -143,6 +186,12 @@ def limit(name: str) -> list[int]:
 
 def raise_limit(name: str, value: int) -> None:
     resource.setrlimit(getattr(resource, name), (value, value))
+
+
+def repeat_limit_of(pid: int) -> None:
+    """Set a limit of a process to what it is."""
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_CORE)
+    resource.prlimit(pid, resource.RLIMIT_CORE, (soft, hard))
 
 
 def open_many(count: int) -> None:
@@ -176,6 +225,8 @@ class Jail:
         self.change_mode = expose(change_mode)
         self.read_through_open_directory = expose(read_through_open_directory)
         self.run = expose(run)
+        self.run_from_memory = expose(run_from_memory)
+        self.run_from_mapping = expose(run_from_mapping)
         self.import_module = expose(import_module)
         self.mount_tmpfs = expose(mount_tmpfs)
         self.send_signal = expose(send_signal)
@@ -183,11 +234,14 @@ class Jail:
         self.signal_own_worker = expose(signal_own_worker)
         self.connect_unix = expose(connect_unix)
         self.connect_tcp = expose(connect_tcp)
+        self.connect_by_sending = expose(connect_by_sending)
         self.bind_tcp = expose(bind_tcp)
+        self.listen_tcp = expose(listen_tcp)
         self.interfaces = expose(interfaces)
         self.set_host_name = expose(set_host_name)
         self.namespace = expose(namespace)
         self.limit = expose(limit)
         self.raise_limit = expose(raise_limit)
+        self.repeat_limit_of = expose(repeat_limit_of)
         self.open_many = expose(open_many)
         self.environment_of = expose(environment_of)

@@ -18,7 +18,7 @@ import pytest
 from conftest import IS_ROOT, METHOD
 
 import privsep
-from privsep._lockdown import landlock, libc
+from privsep._lockdown import landlock, libc, runtime
 from privsep._lockdown.capability_names import NAMES, SYS_RESOURCE
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ EVERYTHING = [
     name for bit, name in enumerate(NAMES) if libc.capget()[1] >> bit & 1
 ] or list(NAMES)
 NEEDS_ROOT = pytest.mark.skipif(not IS_ROOT, reason="starts with real privileges")
+_IPPROTO_MPTCP = 262
 NEEDS_ABI_6 = pytest.mark.skipif(landlock.best_abi() < 6, reason="Landlock ABI 6")
 
 _MODULE = """
@@ -260,6 +261,32 @@ def test_nothing_is_executed(make: Callable[..., Jail]) -> None:
         jail.run("/bin/echo")
 
 
+@NEEDS_ROOT  # the capability must be one of the first user namespace
+def test_nothing_is_executed_from_a_mapping_either(make: Callable[..., Jail]) -> None:
+    loader = runtime.loaders()[0]
+    assert "ld.so" in make().run_from_mapping(loader, "--version")
+    with refused():
+        make(execute=()).run_from_mapping(loader, "--version")
+
+
+@NEEDS_ROOT
+def test_landlock_cannot_a_mapping_is_executed_where_any_program_is(
+    make: Callable[..., Jail],
+) -> None:
+    jail = make(execute=["/bin/echo"])
+    assert "ld.so" in jail.run_from_mapping(runtime.loaders()[0], "--version")
+
+
+@pytest.mark.parametrize("execute", [(), ("/bin/echo",)])
+def test_a_program_that_has_no_path_is_not_executed(
+    make: Callable[..., Jail], execute: tuple[str, ...]
+) -> None:
+    loader = runtime.loaders()[0]  # a program that needs no loader, and is readable
+    assert "ld.so" in make().run_from_memory(loader, "--version")
+    with refused():
+        make(execute=execute).run_from_memory(loader, "--version")
+
+
 # -- what Landlock cannot do ---------------------------------------------------
 
 
@@ -346,6 +373,35 @@ def test_tcp_ports(make: Callable[..., Jail], server: socket.socket) -> None:
 
 
 @NEEDS_ROOT
+def test_no_other_way_to_tcp_leads_around_the_ports(
+    make: Callable[..., Jail], server: socket.socket
+) -> None:
+    try:
+        socket.socket(proto=_IPPROTO_MPTCP).close()
+    except OSError:
+        pytest.skip("this kernel has no Multipath TCP")
+    port = server.getsockname()[1]
+    free = make(network=True)
+    free.connect_tcp(port, _IPPROTO_MPTCP)
+    jail = make(network={"connect": [1]})
+    with refused():
+        jail.connect_tcp(port)
+    with pytest.raises(OSError, match="Errno 93"):
+        jail.connect_tcp(port, _IPPROTO_MPTCP)
+    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 1)
+    free.connect_by_sending(port)
+    with pytest.raises(OSError, match="Errno 95"):
+        jail.connect_by_sending(port)
+
+
+@NEEDS_ROOT
+def test_landlock_cannot_a_port_that_the_kernel_chooses_is_listened_on(
+    make: Callable[..., Jail],
+) -> None:
+    assert make(network={"bind": []}).listen_tcp() > 0
+
+
+@NEEDS_ROOT
 def test_network_false_and_true(
     make: Callable[..., Jail], server: socket.socket
 ) -> None:
@@ -363,6 +419,15 @@ def test_signals_do_not_leave_the_sandbox(make: Callable[..., Jail]) -> None:
         jail.send_signal(os.getpid())
     assert jail.signal_own_child() == -signal.SIGKILL
     make(signals=True).send_signal(os.getpid())
+
+
+@NEEDS_ROOT
+def test_limits_of_processes_outside_are_out_of_reach_as_signals_are(
+    make: Callable[..., Jail],
+) -> None:
+    make(signals=True).repeat_limit_of(os.getpid())
+    with pytest.raises(PermissionError, match="Errno 1]"):
+        make().repeat_limit_of(os.getpid())
 
 
 @NEEDS_ABI_6

@@ -66,11 +66,12 @@ class Sandbox(_Fields):
         write: where files may be written, made, renamed and removed; None:
             everywhere.  Reading what stands there is for `read` to say.
         execute: programs that may be executed, or directories of them; they are
-            readable, too.  None: all that may be read.
+            readable, too.  None: all that may be read; empty: none.
         network: False: no sockets but AF_UNIX and those that were there; True:
             no limit; or a mapping of "bind" and "connect" to TCP port numbers
             (None: any), what is left out being closed.
-        signals: may signal processes that are not the daemon's own.
+        signals: may signal processes that are not the daemon's own, and set their
+            resource limits.
         abstract_sockets: may connect to abstract AF_UNIX sockets (unix(7)) that
             are not the daemon's own.
         namespaces: which namespaces are the daemon's own, of "net", "mount",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import resource
 from typing import TYPE_CHECKING
 
 from privsep._lockdown import capabilities, libc, securebits
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _OUTSIDE = "/dev/zero"
 _CLONE_NEWUSER = 0x10000000
+_IPPROTO_MPTCP = 262
 
 
 def regained(status: Status, sandbox: Sandbox | None) -> list[str]:
@@ -91,11 +93,26 @@ def _beside_filter(sandbox: Sandbox) -> Iterator[Attempt]:
 def _refused_calls(sandbox: Sandbox) -> Iterator[Attempt]:
     if sandbox.network is False:
         yield "a socket", lambda: _socket.socket(_socket.AF_INET).close()
+    elif sandbox.network is not True:
+        yield "Multipath TCP", _multipath_tcp
+    if sandbox.execute:
+        yield "a file in memory", lambda: os.memfd_create("privsep")
+    if not sandbox.signals:
+        yield "limits of other processes", _limit_by_pid
     if sandbox.syscalls is not None:
         from privsep._lockdown import seccomp  # noqa: PLC0415 - it is loaded by now
 
         if seccomp.refuses(sandbox.syscalls, "unshare"):
             yield "a user namespace", _unshare_user
+
+
+def _multipath_tcp() -> None:
+    _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, _IPPROTO_MPTCP).close()
+
+
+def _limit_by_pid() -> None:
+    """Do to this process what is refused for any process with a number."""
+    resource.prlimit(os.getpid(), resource.RLIMIT_CORE, (0, 0))
 
 
 def _unshare_user() -> None:
