@@ -151,16 +151,18 @@ def test_dropping_to_root_is_a_value_error(root: str | int) -> None:
         privsep.drop_privileges(root)
 
 
-def test_dropping_to_an_unknown_user_names_it_and_drops_nothing() -> None:
+def test_dropping_to_an_unknown_user_names_the_nearest_and_drops_nothing() -> None:
     before = status_of(os.getpid())
-    with pytest.raises(privsep.PrivsepError, match="there is no user 'privsep-who'"):
-        privsep.drop_privileges("privsep-who")
+    message = "there is no user 'nobdy' on this system; did you mean 'nobody'"
+    with pytest.raises(privsep.PrivsepError, match=message):
+        privsep.drop_privileges("nobdy")
     assert sets(status_of(os.getpid())) == sets(before)
 
 
-def test_dropping_to_an_unknown_group_names_it() -> None:
-    with pytest.raises(privsep.PrivsepError, match="there is no group 'privsep-who'"):
-        privsep.drop_privileges("nobody", "privsep-who")
+def test_dropping_to_an_unknown_group_names_the_nearest() -> None:
+    message = "there is no group 'nogruop' on this system; did you mean 'nogroup'"
+    with pytest.raises(privsep.PrivsepError, match=message):
+        privsep.drop_privileges("nobody", "nogruop")
 
 
 def test_dropping_without_the_privilege_to_change_users_is_an_error(

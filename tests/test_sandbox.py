@@ -574,6 +574,23 @@ def test_a_limit_that_may_not_be_raised_is_named(make: Callable[..., Jail]) -> N
         ({"network": {"bind": ["http"]}}, "'http' is not a port"),
         ({"read": "/etc"}, r"must be a sequence: \['/etc'\]"),
         ({"write": ["etc"]}, "'etc' is not an absolute path"),
+        ({"read": ["/etc\0"]}, "is not an absolute path"),
+        ({"read": 5}, r"read is 5; it must be a sequence: \[5\]"),
+        ({"execute": [5]}, r"execute is \[5\]; it must be a sequence of strings"),
+        ({"syscalls": [5]}, r"syscalls is \[5\]; it must be a sequence of strings"),
+        ({"signals": "False"}, "signals is 'False'; it must be True or False"),
+        ({"abstract_sockets": 1}, "abstract_sockets is 1; it must be True or"),
+        ({"private_tmp": "no"}, "private_tmp is 'no'; it must be True or False"),
+        ({"inherit_capabilities": "no"}, "inherit_capabilities is 'no'; it must be"),
+        ({"network": "no"}, "network is 'no'; it must be True, False or a dict"),
+        ({"network": [80]}, r"network is \[80\]; it must be True, False or a dict"),
+        ({"network": {"bind": 80}}, r"'bind', is 80; it must be a sequence: \[80\]"),
+        ({"network": {"bind": [True]}}, "True is not a port number"),
+        ({"rlimits": ["NOFILE"]}, "rlimits is .'NOFILE'.; it must be a dict"),
+        ({"rlimits": {5: 5}}, "there is no 'RLIMIT_5'; did you mean"),
+        ({"rlimits": {"NOFILE": "64"}}, "NOFILE is '64'; it must be a number"),
+        ({"rlimits": {"NOFILE": (1, 2, 3)}}, "it must be a number or"),
+        ({"rlimits": {"NOFILE": 2**63}}, "each up to 9223372036854775807"),
     ],
 )
 def test_a_mistake_is_named_where_it_is_made(
@@ -595,13 +612,17 @@ def test_a_sandbox_cannot_be_changed_and_takes_keywords_only() -> None:
 
 
 @pytest.mark.parametrize("field", ["read", "write", "execute"])
-def test_a_path_that_is_not_there_is_named(
+def test_a_path_that_is_not_there_is_named_with_the_nearest(
     make: Callable[..., Jail], tree: Path, field: str
 ) -> None:
-    with pytest.raises(
-        privsep.StartError, match=f"{field}='{tree}/missing' .* No such file"
-    ):
-        make(**{field: [f"{tree}/missing"]})
+    with pytest.raises(privsep.StartError) as caught:
+        make(**{field: [f"{tree}/in/fiel"]})
+    assert (
+        f"{field}='{tree}/in/fiel' of the sandbox cannot be opened: No such file or "
+        f"directory; the nearest that is there is '{tree}/in/file'"
+    ) in str(caught.value)
+    with pytest.raises(privsep.StartError, match=f"the nearest .* is '{tree}/in'"):
+        make(**{field: [f"{tree}/in/nothing/like/it"]})
 
 
 # -- kernels that cannot -------------------------------------------------------

@@ -184,11 +184,10 @@ def members(name: str) -> frozenset[str]:
         return _expand(name)
     if name in _expand("@known"):
         return frozenset({name})
-    from difflib import get_close_matches  # noqa: PLC0415 - only to explain
+    from privsep._lockdown.nearest import nearest  # noqa: PLC0415 - only to explain
 
     is_group = name.startswith("@")
-    names = GROUPS if is_group else _expand("@known")
-    near = get_close_matches(name, sorted(names), n=1, cutoff=0.0)[0]
+    near = nearest(name, GROUPS if is_group else _expand("@known"))
     what = "group of system calls" if is_group else "system call"
     msg = f"no {what} is named {name!r}; did you mean {near}?"
     raise ValueError(msg)
