@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from privsep.context import Context
 
 
-def run(control: socket.socket, load: Callable[[], Context]) -> NoReturn:
+def run(
+    control: socket.socket, load: Callable[[], Context], *, forked: bool = False
+) -> NoReturn:
     """Be the daemon of the context that `load` returns; never return.
 
     Every failure before READY goes to the starter in the daemon's own words.
@@ -38,10 +40,11 @@ def run(control: socket.socket, load: Callable[[], Context]) -> NoReturn:
     Args:
         control: the daemon's end of the first client's control socket.
         load: called when the surroundings are clean; imports what is needed.
+        forked: as of `environment.clean`.
 
     """
     try:
-        supervisor, outcome = _prepare(control, load)
+        supervisor, outcome = _prepare(control, load, forked=forked)
         starter.outlive(control)
         facts = {
             "landlock_abi": outcome.landlock_abi,
@@ -63,9 +66,9 @@ def run(control: socket.socket, load: Callable[[], Context]) -> NoReturn:
 
 
 def _prepare(
-    control: socket.socket, load: Callable[[], Context]
+    control: socket.socket, load: Callable[[], Context], *, forked: bool
 ) -> tuple[Supervisor, Lockdown]:
-    inherited = environment.clean(control.fileno())
+    inherited = environment.clean(control.fileno(), forked=forked)
     starter.end_with(control)
     context = load()
     for name in context.environment:
