@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -18,6 +19,7 @@ import pytest
 from conftest import IS_ROOT, METHOD
 
 import privsep
+import scripts
 from privsep._lockdown import landlock, libc, runtime
 from privsep._lockdown.capability_names import NAMES, SYS_RESOURCE
 
@@ -627,19 +629,26 @@ def test_a_path_that_is_not_there_is_named_with_the_nearest(
 
 # -- kernels that cannot -------------------------------------------------------
 
-_WITHOUT_LANDLOCK = """
-import ctypes, struct
-code = struct.pack("=" + "HBBI" * 4,
-    0x20, 0, 0, 0,              # load the number of the system call
-    0x15, 0, 1, 444,            # landlock_create_ruleset?
-    0x06, 0, 0, 0x50000 | 38,   # fail with ENOSYS
-    0x06, 0, 0, 0x7FFF0000)     # allow
-class Program(ctypes.Structure):
-    _fields_ = ("size", ctypes.c_ushort), ("code", ctypes.c_char_p)
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.prctl(38, 1, 0, 0, 0) == 0
-assert libc.prctl(22, 2, ctypes.byref(Program(4, code)), 0, 0) == 0, ctypes.get_errno()
+_WITHOUT = """
+from privsep._lockdown import attributes, libseccomp
+library = libseccomp.Library()
+attributes.forbid_new_privileges()
+rules = library.new_filter(libseccomp.ALLOW)
+rules.add(libseccomp.fail_with({errno}), library.number("{name}"), {conditions})
+rules.load()
 """
+
+
+def _without(name: str, number: int = errno.ENOSYS, conditions: str = "") -> str:
+    """Return a script that makes a system call fail, in its process and children."""
+    return _WITHOUT.format(name=name, errno=number, conditions=conditions)
+
+
+_WITHOUT_LANDLOCK = _without("landlock_create_ruleset")
+_WITHOUT_NAMESPACES = _without("unshare")
+_WITHOUT_SECCOMP = _without(
+    "prctl", errno.EINVAL, "libseccomp.Argument(0, libseccomp.EQUAL, 22)"
+)
 
 _ELSEWHERE = """
 import importlib, logging, sys
@@ -744,3 +753,85 @@ def test_a_sandbox_that_opens_all_needs_no_landlock() -> None:
         {"write": None, "network": True, "signals": True, "abstract_sockets": True},
     )
     assert said == "reads root\n"
+
+
+def test_a_kernel_without_seccomp_is_refused_where_it_is_required() -> None:
+    with pytest.raises(privsep.StartError, match="the kernel does not filter system"):
+        _start_elsewhere(_WITHOUT_SECCOMP, {})
+
+
+def test_a_kernel_without_seccomp_is_named_where_best_effort_is_asked() -> None:
+    said = _start_elsewhere(_WITHOUT_SECCOMP, {"landlock": "best-effort"})
+    assert "reads root" in said
+    assert said.count("WARNING") == 1
+    assert "does not enforce of the sandbox: the filter of system calls (" in said
+
+
+@pytest.mark.parametrize("landlock", ["require", "best-effort"])
+@pytest.mark.parametrize("fields", [{"namespaces": ["net"]}, {"private_tmp": True}])
+def test_a_kernel_without_namespaces_is_refused_in_either_case(
+    landlock: str, fields: dict[str, object]
+) -> None:
+    with pytest.raises(privsep.StartError, match="unshare: Function not implemented"):
+        _start_elsewhere(_WITHOUT_NAMESPACES, {**fields, "landlock": landlock})
+
+
+# -- systems without user namespaces -------------------------------------------
+
+_START_IN_USER_NAMESPACE = """
+import privsep, service
+context = service.services["plain"].context
+try:
+    context.start("userns")
+except privsep.StartError as error:
+    print(error)
+else:
+    context.stop()
+"""
+
+
+def _refusal_of_userns(number: int, *before: str) -> str:
+    """Return what start("userns") says where unshare(2) fails with `number`."""
+    script = _without("unshare", number) + _START_IN_USER_NAMESPACE
+    return "\n".join(scripts.run(script, before=before))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EINVAL])
+def test_a_kernel_without_user_namespaces_is_named(number: int) -> None:
+    said = _refusal_of_userns(number)
+    assert "could not be started by userns: this kernel has no user namespaces" in said
+    assert os.strerror(number) in said
+    assert "Traceback" not in said
+
+
+def test_user_namespaces_that_a_container_refuses_are_told() -> None:
+    said = _refusal_of_userns(errno.EPERM)
+    assert "not allowed to this process, by the seccomp profile of a container" in said
+    assert "Traceback" not in said
+
+
+def test_user_namespaces_that_are_too_many_are_told_with_the_sysctl() -> None:
+    assert "see sysctl user.max_user_namespaces" in _refusal_of_userns(errno.ENOSPC)
+
+
+@pytest.mark.parametrize(
+    ("sysctl", "value"),
+    [
+        ("user.max_user_namespaces", "0"),
+        ("kernel.unprivileged_userns_clone", "0"),
+        ("kernel.apparmor_restrict_unprivileged_userns", "1"),
+    ],
+)
+def test_the_sysctl_that_forbids_user_namespaces_is_named(
+    sysctl: str, value: str
+) -> None:
+    directory, name = sysctl.split(".")
+    # A file in its place, seen in these namespaces only: few systems have them all.
+    said = _refusal_of_userns(
+        errno.EPERM,
+        *("unshare", "--user", "--map-root-user", "--mount", "sh", "-c"),
+        f"mount -t tmpfs none /proc/sys/{directory} && "
+        f'echo {value} > /proc/sys/{directory}/{name} && exec "$@"',
+        "sh",
+    )
+    assert f"user namespaces are forbidden: sysctl {sysctl} is {value} (" in said
