@@ -113,10 +113,12 @@ def check(syscalls: Iterable[str]) -> None:
     _select(syscalls)
 
 
-def refuses(syscalls: Iterable[str], name: str) -> bool:
-    """Return whether the list `syscalls` refuses the system call `name`."""
+def refuses(syscalls: Iterable[str] | None, *names: str) -> bool:
+    """Return whether the list `syscalls` refuses one of `names`; None refuses none."""
+    if syscalls is None:
+        return False
     allow, listed = _select(syscalls)
-    return (name in listed) is not allow
+    return any((name in listed) is not allow for name in names)
 
 
 def prepare() -> Library:
@@ -203,7 +205,7 @@ def _beside_landlock(sandbox: Sandbox) -> Iterator[Refusal]:
     if sandbox.network is not True:
         # It has its arguments in memory, and every libc can do without it.
         yield "socketcall", errno.EPERM, ()
-    if sandbox.network is not True or _list_refuses_any(sandbox, _BY_A_RING):
+    if sandbox.network is not True or refuses(sandbox.syscalls, *_BY_A_RING):
         yield "io_uring_setup", errno.EPERM, ()
     if sandbox.execute == ():
         for name in ("execve", "execveat"):
@@ -232,13 +234,6 @@ def _beside_ports() -> Iterator[Refusal]:
     for name, flags in (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)):
         opens = Argument(flags, MASKED_EQUAL, _MSG_FASTOPEN, _MSG_FASTOPEN)
         yield name, errno.EOPNOTSUPP, (opens,)
-
-
-def _list_refuses_any(sandbox: Sandbox, names: Iterable[str]) -> bool:
-    if sandbox.syscalls is None:
-        return False
-    allow, listed = _select(sandbox.syscalls)
-    return any((name in listed) is not allow for name in names)
 
 
 def _select(syscalls: Iterable[str]) -> tuple[bool, set[str]]:

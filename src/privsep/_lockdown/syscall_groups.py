@@ -10,6 +10,7 @@ syscall-filter` prints the table of an installed systemd; a test compares.
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 #: For each group its members: names of system calls, of any architecture, and of
@@ -193,6 +194,7 @@ def members(name: str) -> frozenset[str]:
     raise ValueError(msg)
 
 
+@functools.cache
 def _expand(group: str) -> frozenset[str]:
     found: set[str] = set()
     for name in GROUPS[group].split():
