@@ -7,11 +7,13 @@ all of these; so a fresh interpreter can make it, too.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import mmap
 import os
 import resource
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +68,16 @@ def read_through_open_directory(directory: str, name: str) -> str:
         os.close(descriptor)
 
 
+def make_zero(path: str) -> None:
+    """Make a device as /dev/zero is."""
+    os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+
+
+def read_bytes(path: str, size: int) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read(size)
+
+
 def run(*words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
@@ -118,6 +130,36 @@ def mount_tmpfs(target: str, outside: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"none", target.encode(), b"tmpfs", ctypes.c_ulong(0), None) < 0:
         raise OSError(ctypes.get_errno(), "mount")
+
+
+def unmount(target: str, outside: str) -> None:
+    """Unmount `target`, unless the mount namespace is `outside`."""
+    require_own("mnt", outside)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(target.encode(), 2) < 0:  # MNT_DETACH
+        raise OSError(ctypes.get_errno(), "umount")
+
+
+def attach_memory(identifier: int) -> None:
+    """Attach shared memory of System V, shmget(2)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.shmat.restype = ctypes.c_ssize_t
+    if libc.shmat(identifier, None, 0) == -1:
+        raise OSError(ctypes.get_errno(), "shmat")
+
+
+def net_namespaces_of_sockets() -> list[str]:
+    """Return the net namespaces that this process's sockets lead to."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                descriptor = fcntl.ioctl(int(name), 0x894C)  # SIOCGSKNS
+                found.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+                os.close(descriptor)
+        except OSError:  # the listing's own, or it may not
+            continue
+    return sorted(found)
 
 
 def send_signal(pid: int) -> None:
@@ -224,11 +266,16 @@ class Jail:
         self.link = expose(link)
         self.change_mode = expose(change_mode)
         self.read_through_open_directory = expose(read_through_open_directory)
+        self.make_zero = expose(make_zero)
+        self.read_bytes = expose(read_bytes)
         self.run = expose(run)
         self.run_from_memory = expose(run_from_memory)
         self.run_from_mapping = expose(run_from_mapping)
         self.import_module = expose(import_module)
         self.mount_tmpfs = expose(mount_tmpfs)
+        self.unmount = expose(unmount)
+        self.attach_memory = expose(attach_memory)
+        self.net_namespaces_of_sockets = expose(net_namespaces_of_sockets)
         self.send_signal = expose(send_signal)
         self.signal_own_child = expose(signal_own_child)
         self.signal_own_worker = expose(signal_own_worker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import importlib
 import logging
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,6 +146,9 @@ def test_a_root_on_the_path_opens_nothing(
     make: Callable[..., Jail], tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path, "/", "", "/tmp/.."])
+    package = types.ModuleType("package_at_root")
+    package.__path__ = ["/"]
+    monkeypatch.setitem(sys.modules, package.__name__, package)
     with refused():
         make(read=()).read(f"{tree}/out/file")
 
@@ -332,6 +337,69 @@ def test_landlock_cannot_a_socket_with_a_path_is_reached(
         server.bind(f"{tree}/out/socket")
         server.listen()
         make(read=(), write=()).connect_unix(f"{tree}/out/socket")
+
+
+@pytest.mark.parametrize("capabilities", [[], ["CAP_FOWNER"]])
+def test_landlock_cannot_root_needs_no_capability_to_chmod_its_files(
+    make: Callable[..., Jail], tree: Path, capabilities: list[str]
+) -> None:
+    make(capabilities=capabilities).change_mode(f"{tree}/out/file", 0o604)
+    assert (tree / "out/file").stat().st_mode & 0o777 == 0o604
+
+
+@NEEDS_ROOT
+def test_landlock_cannot_a_device_works_where_it_may_be_made(
+    make: Callable[..., Jail], tree: Path
+) -> None:
+    if os.statvfs(tree).f_flag & os.ST_NODEV:
+        pytest.skip("devices do not work where the tests write")
+    paths = [f"{tree}/in"]
+    jail = make(read=paths, write=paths, capabilities=["CAP_MKNOD"])
+    with refused():
+        jail.read_bytes("/dev/zero", 2)
+    jail.make_zero(f"{tree}/in/zero")
+    assert jail.read_bytes(f"{tree}/in/zero", 2) == b"\0\0"
+
+
+def test_landlock_cannot_shared_memory_of_others_is_attached(
+    make: Callable[..., Jail],
+) -> None:
+    system = ctypes.CDLL(None, use_errno=True)
+    identifier = system.shmget(0, 4096, 0o600)
+    try:
+        if IS_ROOT:  # the namespaces of "userns" have one for this, too
+            make().attach_memory(identifier)
+        with pytest.raises(OSError, match="Errno 22"):
+            make(namespaces=["ipc"]).attach_memory(identifier)
+    finally:
+        system.shmctl(identifier, 0, None)  # IPC_RMID
+
+
+@NEEDS_ROOT
+def test_landlock_cannot_net_admin_reaches_the_network_of_a_socket(
+    make: Callable[..., Jail],
+) -> None:
+    outside = os.readlink("/proc/self/ns/net")
+    jail = make(namespaces=["net"], capabilities=["CAP_NET_ADMIN"])
+    assert outside in jail.net_namespaces_of_sockets()
+    jail = make(namespaces=["net"], capabilities=[])
+    assert jail.net_namespaces_of_sockets() == []
+
+
+@NEEDS_ROOT
+def test_landlock_cannot_sys_admin_uncovers_tmp_where_no_path_is_listed(
+    make: Callable[..., Jail], tree: Path
+) -> None:
+    if not str(tree).startswith("/tmp/"):
+        pytest.skip("pytest's temporary directory is not below /tmp")
+    outside = os.readlink("/proc/self/ns/mnt")
+    free = make(private_tmp=True, write=None)
+    with pytest.raises(FileNotFoundError):
+        free.list_directory(f"{tree}/in")
+    free.unmount("/tmp", outside)
+    assert free.list_directory(f"{tree}/in") == ["file", "sub"]
+    with pytest.raises(PermissionError, match="Errno 1]"):
+        make(private_tmp=True).unmount("/tmp", outside)
 
 
 @pytest.mark.skipif("CAP_SYS_ADMIN" not in EVERYTHING, reason="no CAP_SYS_ADMIN")

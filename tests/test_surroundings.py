@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import surroundings
-from conftest import IS_ROOT, METHOD
+from conftest import IS_ROOT
 
 import scripts
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from public_python import PublicPython
 
 FRESH: list[Method] = ["exec", "userns"] if IS_ROOT else ["userns"]
-METHODS: list[Method] = ["fork", *FRESH] if IS_ROOT else FRESH
+METHODS: list[Method] = ["fork", *FRESH]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -103,8 +103,6 @@ def _assert_is_nowhere(directory: int) -> None:
 def test_a_fork_has_null_in_place_of_what_it_inherits(
     begin: Callable[[str], None], directory: int
 ) -> None:
-    if METHOD != "fork":
-        pytest.skip("as a user of the tests' own, only root can fork it")
     begin("fork")
     _assert_is_nowhere(directory)
     assert surroundings.open_now()[directory] == "/dev/null"
@@ -144,16 +142,15 @@ def test_the_command_that_sudo_runs_closes_them_too(
     assert lines == ["False", "False"]
 
 
-@pytest.mark.skipif(METHOD != "fork", reason="the daemon must be a fork")
 def test_a_descriptor_beyond_the_limit_keeps_no_daemon_from_starting() -> None:
     lines = scripts.run(
         """
         import os, resource, surroundings
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        os.dup2(os.open("/root", os.O_RDONLY), 300)
+        os.dup2(os.open("/usr", os.O_RDONLY), 300)
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, most))
         surroundings.context.start("fork")
-        print("/root" in surroundings.open_now().values())
+        print("/usr" in surroundings.open_now().values())
         surroundings.context.stop()
         """
     )
