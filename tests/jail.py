@@ -14,10 +14,13 @@ import resource
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from privsep._lockdown import libc
 
 if TYPE_CHECKING:
     import privsep
@@ -66,6 +69,36 @@ def read_through_open_directory(directory: str, name: str) -> str:
         return Path(f"/proc/self/fd/{descriptor}/{name}").read_text()
     finally:
         os.close(descriptor)
+
+
+def read_by_handle(path: str, beside: str) -> bytes:
+    """Open `path` by its file handle, with `beside` as the mount: no path is walked."""
+    system = ctypes.CDLL(None, use_errno=True)
+    handle = ctypes.create_string_buffer(struct.pack("Ii", 128, 0), 8 + 128)
+    at_fdcwd, mount_id = -100, ctypes.c_int()
+    name = path.encode()
+    if system.name_to_handle_at(at_fdcwd, name, handle, ctypes.byref(mount_id), 0):
+        raise OSError(ctypes.get_errno(), "name_to_handle_at")
+    mount = os.open(beside, os.O_RDONLY)
+    try:
+        descriptor = system.open_by_handle_at(mount, handle, os.O_RDONLY)
+    finally:
+        os.close(mount)
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "open_by_handle_at")
+    with open(descriptor, "rb") as file:
+        return file.read()
+
+
+def read_in_detached_mount(directory: str, name: str) -> bytes:
+    """Read below a copy of the mount of `directory`, which is attached nowhere."""
+    open_tree, at_fdcwd, open_tree_clone = 428, -100, 1
+    mount = libc.syscall(open_tree, at_fdcwd, os.fsencode(directory), open_tree_clone)
+    try:
+        with open(os.open(name, os.O_RDONLY, dir_fd=mount), "rb") as file:
+            return file.read()
+    finally:
+        os.close(mount)
 
 
 def make_zero(path: str) -> None:
@@ -127,24 +160,24 @@ def require_own(namespace_name: str, outside: str) -> None:
 def mount_tmpfs(target: str, outside: str) -> None:
     """Mount at `target`, unless the mount namespace is `outside`."""
     require_own("mnt", outside)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"none", target.encode(), b"tmpfs", ctypes.c_ulong(0), None) < 0:
+    system = ctypes.CDLL(None, use_errno=True)
+    if system.mount(b"none", target.encode(), b"tmpfs", ctypes.c_ulong(0), None) < 0:
         raise OSError(ctypes.get_errno(), "mount")
 
 
 def unmount(target: str, outside: str) -> None:
     """Unmount `target`, unless the mount namespace is `outside`."""
     require_own("mnt", outside)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(target.encode(), 2) < 0:  # MNT_DETACH
+    system = ctypes.CDLL(None, use_errno=True)
+    if system.umount2(target.encode(), 2) < 0:  # MNT_DETACH
         raise OSError(ctypes.get_errno(), "umount")
 
 
 def attach_memory(identifier: int) -> None:
     """Attach shared memory of System V, shmget(2)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.shmat.restype = ctypes.c_ssize_t
-    if libc.shmat(identifier, None, 0) == -1:
+    system = ctypes.CDLL(None, use_errno=True)
+    system.shmat.restype = ctypes.c_ssize_t
+    if system.shmat(identifier, None, 0) == -1:
         raise OSError(ctypes.get_errno(), "shmat")
 
 
@@ -266,6 +299,8 @@ class Jail:
         self.link = expose(link)
         self.change_mode = expose(change_mode)
         self.read_through_open_directory = expose(read_through_open_directory)
+        self.read_by_handle = expose(read_by_handle)
+        self.read_in_detached_mount = expose(read_in_detached_mount)
         self.make_zero = expose(make_zero)
         self.read_bytes = expose(read_bytes)
         self.run = expose(run)

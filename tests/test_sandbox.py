@@ -134,6 +134,29 @@ def test_no_detour_leads_out(make: Callable[..., Jail], tree: Path) -> None:
     assert jail.read_through_open_directory(f"{tree}/in", "file") == "in"
 
 
+@NEEDS_ROOT
+def test_no_capability_leads_out(make: Callable[..., Jail], tree: Path) -> None:
+    free = make(write=None, signals=True, abstract_sockets=True)
+    jail = make(read=[f"{tree}/in"])
+    inside, outside = f"{tree}/in/file", f"{tree}/out/file"
+    assert free.read_by_handle(outside, f"{tree}/in") == b"out"
+    assert jail.read_by_handle(inside, f"{tree}/in") == b"in"
+    with refused():
+        jail.read_by_handle(outside, f"{tree}/in")
+    assert free.read_in_detached_mount(f"{tree}/out", "file") == b"out"
+    with refused():
+        jail.read_in_detached_mount(f"{tree}/out", "file")
+
+
+def test_what_may_be_written_is_not_moved_to_where_it_may_be_read(
+    make: Callable[..., Jail], tree: Path
+) -> None:
+    jail = make(read=[f"{tree}/in"], write=None)
+    for move in (jail.rename, jail.link):
+        with pytest.raises(OSError, match=r"Errno 18"):
+            move(f"{tree}/out/file", f"{tree}/in/new")
+
+
 def test_a_single_file_may_be_listed(make: Callable[..., Jail], tree: Path) -> None:
     jail = make(read=[f"{tree}/in/file"], write=[f"{tree}/in/file"])
     assert jail.write(f"{tree}/in/file", "new") == 3
@@ -252,6 +275,17 @@ def test_a_program_is_held_as_the_daemon_is(
     assert jail.run("/bin/cat", f"{tree}/in/file") == "in"
     with pytest.raises(subprocess.CalledProcessError):
         jail.run("/bin/cat", f"{tree}/out/file")
+
+
+def test_a_script_needs_its_interpreter_listed(
+    make: Callable[..., Jail], tree: Path
+) -> None:
+    script = tree / "in/script"
+    script.write_text("#!/bin/sh\necho hello\n")
+    script.chmod(0o755)
+    with refused():
+        make(execute=[str(script)]).run(str(script))
+    assert make(execute=[str(script), "/bin/sh"]).run(str(script)) == "hello\n"
 
 
 def test_without_a_list_what_may_be_read_may_be_executed(
