@@ -82,5 +82,6 @@ if __name__ == "__main__":
             "pass": lambda: command(*PASS),
             "sudo-pass": sudo_pass,
             "true": lambda: command("true"),
+            "getppid": lambda: latency(os.getppid),
         }
     )

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from benchmarks.contestants import lockdown
 from benchmarks.contestants.measure import (
     Round,
     first_use,
@@ -103,6 +104,13 @@ if __name__ == "__main__":
             "fork-script": fork_script,
             "exec": lambda: first_call("exec"),
             "sudo": sudo,
+            "lockdown": lambda: lockdown.whole(None),
+            "lockdown-sandbox": lambda: lockdown.whole(lockdown.SANDBOX),
+            "lockdown-list": lambda: lockdown.whole(lockdown.LIST),
+            "proof": lambda: lockdown.proof(None),
+            "proof-sandbox": lambda: lockdown.proof(lockdown.SANDBOX),
+            "proof-list": lambda: lockdown.proof(lockdown.LIST),
+            "proof-kill": lambda: lockdown.proof(lockdown.KILLING_LIST),
         },
         "privsep",
     )

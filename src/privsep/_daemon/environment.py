@@ -10,22 +10,38 @@ import os
 import resource
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from privsep._lockdown import status
 from privsep._lockdown.descriptors import replace_all_except
 
-_KEPT = ("LANG", "LANGUAGE", "TZ")
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_KEPT = {"LANG", "LANGUAGE", "TZ"}
 _KEPT_PREFIX = "LC_"
 _OF_THREADS = (32, 33)  # the C library's own: setuid() in all threads
 _TIOCNOTTY = 0x5422
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def clean(control: int) -> dict[str, str]:
+def kept(names: Iterable[str]) -> dict[str, str]:
+    """Return the variables that a daemon keeps: the locale, the time zone, `names`."""
+    wanted = _KEPT.union(names)
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in wanted or name.startswith(_KEPT_PREFIX)
+    }
+
+
+def clean(control: int, *, forked: bool) -> dict[str, str]:
     """Leave the starter's session, directory, variables, signals, descriptors.
 
     Args:
         control: the descriptor that stays open, beside stderr.
+        forked: this process has the descriptors of its parent, and objects for
+            them; a fresh interpreter has closed its own by now.
 
     Returns:
         What was removed from the environment, for variables to keep by name.
@@ -37,7 +53,11 @@ def clean(control: int) -> dict[str, str]:
     inherited = _clean_variables()
     _reset_signals()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    replace_all_except({control})
+    if forked:
+        replace_all_except({control})
+    os.closerange(0, 1)
+    null = os.open("/dev/null", os.O_RDWR)  # the lowest number that is free: 0
+    os.set_inheritable(null, True)  # noqa: FBT003 - there is no keyword
     os.set_blocking(2, True)  # a starter with gevent or eventlet made it otherwise
     os.dup2(2, 1)
     _open_standard_streams()
@@ -72,16 +92,16 @@ def _leave_terminal() -> None:
 def _clean_variables() -> dict[str, str]:
     """Remove and return what the starter set, but the language and the time zone."""
     removed = {}
-    for name in list(os.environ):
-        if name not in _KEPT and not name.startswith(_KEPT_PREFIX):
-            removed[name] = os.environ.pop(name)
+    for name in os.environ.keys() - kept(()).keys():
+        removed[name] = os.environ.pop(name)
     os.environ["PATH"] = _PATH
     return removed
 
 
 def _reset_signals() -> None:
-    """Default handling, nothing blocked; SIGPIPE stays ignored, as in Python.
+    """Default handling, nothing blocked; what Python ignores stays ignored.
 
+    That is SIGPIPE, and SIGXFSZ: writing beyond a limit shall fail and not kill.
     SIGINT is ignored: a Ctrl-C is meant for the service.
     """
     signal.set_wakeup_fd(-1)
@@ -89,8 +109,8 @@ def _reset_signals() -> None:
     for number in range(1, signal.NSIG):
         if changed >> (number - 1) & 1 and number not in _OF_THREADS:
             signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from privsep.context import Context, Entry
 
 
-def run(control: socket.socket, load: Callable[[], Context]) -> NoReturn:
+def run(
+    control: socket.socket, load: Callable[[], Context], *, forked: bool = False
+) -> NoReturn:
     """Be the daemon of the context that `load` returns; never return.
 
     Every failure before READY goes to the starter in the daemon's own words.
@@ -39,10 +41,11 @@ def run(control: socket.socket, load: Callable[[], Context]) -> NoReturn:
     Args:
         control: the daemon's end of the first client's control socket.
         load: called when the surroundings are clean; imports what is needed.
+        forked: as of `environment.clean`.
 
     """
     try:
-        locked = _lock_down(control, load)
+        locked = _lock_down(control, load, forked=forked)
         starter.outlive(control)
         facts = {
             "landlock_abi": locked.outcome.landlock_abi,
@@ -73,8 +76,10 @@ class _Locked(NamedTuple):
     audit: Auditor | None
 
 
-def _lock_down(control: socket.socket, load: Callable[[], Context]) -> _Locked:
-    inherited = environment.clean(control.fileno())
+def _lock_down(
+    control: socket.socket, load: Callable[[], Context], *, forked: bool
+) -> _Locked:
+    inherited = environment.clean(control.fileno(), forked=forked)
     starter.end_with(control)
     context = load()
     for name in context.environment:

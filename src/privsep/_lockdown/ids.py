@@ -67,8 +67,8 @@ def _gid(group: str | int) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        msg = f"there is no group {group!r} on this system"
-        raise LookupError(msg) from None
+        names = [entry.gr_name for entry in grp.getgrall()]
+        raise LookupError(_there_is_none("group", group, names)) from None
 
 
 def _user(user: str | int) -> tuple[int, int | None, str | None]:
@@ -77,6 +77,13 @@ def _user(user: str | int) -> tuple[int, int | None, str | None]:
     except KeyError:
         if isinstance(user, int):
             return user, None, None
-        msg = f"there is no user {user!r} on this system"
-        raise LookupError(msg) from None
+        names = [entry.pw_name for entry in pwd.getpwall()]
+        raise LookupError(_there_is_none("user", user, names)) from None
     return entry.pw_uid, entry.pw_gid, entry.pw_name
+
+
+def _there_is_none(what: str, name: str, names: list[str]) -> str:
+    from privsep._lockdown.nearest import nearest  # noqa: PLC0415 - only to explain
+
+    near = nearest(name, names)
+    return f"there is no {what} {name!r} on this system; did you mean {near!r}?"

@@ -202,8 +202,13 @@ def _drop(before: Status, kept: Kept) -> None:
 
 
 def _filters(sandbox: Sandbox) -> bool:
-    """Return whether the sandbox asks for a filter of system calls."""
-    return sandbox.syscalls is not None or sandbox.network is False
+    """Return whether the sandbox needs a filter of system calls."""
+    return (
+        sandbox.syscalls is not None
+        or sandbox.network is not True
+        or sandbox.execute is not None
+        or not sandbox.signals
+    )
 
 
 def _prepare_filter(
@@ -235,12 +240,14 @@ def _filter_system_calls(
         return ()
     from privsep._lockdown import seccomp  # noqa: PLC0415 - see _prepare
 
-    unknown = seccomp.restrict(
-        library,
-        sandbox.syscalls,
-        action=sandbox.syscall_action,
-        network=sandbox.network is not False,
-    )
+    unknown = seccomp.restrict(library, sandbox)
+    if unknown and sandbox.landlock == "require":
+        msg = (
+            "the installed libseccomp is too old to refuse the system calls "
+            f"{', '.join(unknown)}: list what is allowed instead, or "
+            "landlock='best-effort' starts without"
+        )
+        raise LockdownError(msg)
     return tuple(f"system call {name}" for name in unknown)
 
 

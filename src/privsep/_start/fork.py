@@ -8,6 +8,7 @@ client's code.
 from __future__ import annotations
 
 import _socket
+import fcntl
 import gc
 import os
 import socket
@@ -53,10 +54,12 @@ def launch(context: Context) -> Launched:
     if pid == 0:
         try:
             gc.disable()  # a collection would copy every page of the client
+            # Not among 0, 1 and 2, which this process may have closed.
+            control = fcntl.fcntl(daemons, fcntl.F_DUPFD_CLOEXEC, 3)
             os.dup2(daemons_stderr.fileno(), 2)
             threading.current_thread().name = "MainThread"
             begin_loading()
-            main.run(daemons, lambda: context)
+            main.run(socket.socket(fileno=control), lambda: context, forked=True)
         finally:
             os._exit(1)
     return Launched(ours, stderr, ChildProcess(pid))
