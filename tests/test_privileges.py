@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -340,6 +342,23 @@ def test_a_program_that_a_daemon_of_root_runs_has_no_more_than_the_daemon(
 
 
 @needs_root
+def test_a_program_that_a_daemon_of_root_runs_may_have_a_daemon_of_its_own(
+    start: Callable[..., Service],
+) -> None:
+    script = """if True:
+        import sys
+        sys.path[:] = sys.argv[1:]
+        import service
+        with service.network:
+            print(service.services["network"].status()["CapEff"])
+    """
+    program = start("network").run_program(
+        sys.executable, "-I", "-c", script, *map(os.path.abspath, sys.path)
+    )
+    assert program.strip() == NET_ADMIN
+
+
+@needs_root
 @pytest.mark.parametrize("method", ["fork", "exec"])
 def test_a_daemon_of_another_user_has_its_capability_and_the_user_s_groups(
     start: Callable[..., Service], method: str
@@ -464,3 +483,23 @@ def test_securebits_that_are_not_locked_end_the_daemon_before_it_serves(
     monkeypatch.setattr(securebits, "lock", lambda: None)
     with pytest.raises(privsep.StartError, match=r"securebits is \d+, asked for"):
         services["plain"].context.start("fork")
+
+
+@needs_root
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+def test_a_step_that_the_kernel_refuses_is_named(
+    public_python: PublicPython, unprivileged_user: str
+) -> None:
+    before = ["setpriv", f"--reuid={unprivileged_user}", "--clear-groups"]
+    lines = public_python.run(
+        """
+        import privsep
+        try:
+            privsep.drop_privileges("nobody")
+        except privsep.PrivsepError as error:
+            print(error)
+        """,
+        before=before,
+    )
+    assert "setgroups(" in lines[0]
+    assert "Operation not permitted" in lines[0]

@@ -8,7 +8,10 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Ids(NamedTuple):
@@ -54,11 +57,21 @@ class Ids(NamedTuple):
 
         """
         if self.groups is not None and {*self.groups} != {*os.getgroups()}:
-            os.setgroups(self.groups)
+            _set(os.setgroups, self.groups)
         if self.gid is not None and os.getresgid() != (self.gid,) * 3:
-            os.setresgid(self.gid, self.gid, self.gid)
+            _set(os.setresgid, self.gid, self.gid, self.gid)
         if self.uid is not None and os.getresuid() != (self.uid,) * 3:
-            os.setresuid(self.uid, self.uid, self.uid)
+            _set(os.setresuid, self.uid, self.uid, self.uid)
+
+
+def _set(change: Callable[..., None], *ids: object) -> None:
+    """Call `change`; say which call it was if it fails."""
+    try:
+        change(*ids)
+    except OSError as error:
+        shown = ", ".join(map(str, ids))
+        text = f"{change.__name__}({shown}): {error.strerror}"
+        raise OSError(error.errno, text) from None
 
 
 def _gid(group: str | int) -> int:

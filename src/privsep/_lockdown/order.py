@@ -185,7 +185,10 @@ def _thread_names() -> list[str]:
 
 def _drop(before: Status, kept: Kept) -> None:
     may_set_bounds = before.permitted >> SETPCAP & 1
-    capabilities.keep_over_setuid(keep=True)
+    # Only where it is needed: what a locked-down daemon runs may not ask for it.
+    changes_user = kept.ids.uid is not None and before.uids != (kept.ids.uid,) * 4
+    if changes_user:
+        capabilities.keep_over_setuid(keep=True)
     kept.ids.apply()
     inherited = _inherited(kept)
     capabilities.set_all(kept.capabilities | may_set_bounds << SETPCAP, inherited)
@@ -194,7 +197,7 @@ def _drop(before: Status, kept: Kept) -> None:
     if may_set_bounds:
         securebits.lock()
         capabilities.drop_bounding_except(kept.capabilities)
-    else:
+    elif changes_user:
         capabilities.keep_over_setuid(keep=False)
     capabilities.set_all(kept.capabilities, inherited)
     attributes.forbid_dumping()
