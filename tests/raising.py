@@ -11,12 +11,12 @@ import subprocess
 import sys
 import time
 import types
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class Custom(Exception):
@@ -138,16 +138,19 @@ class OddModule(ValueError):
     pass
 
 
+def _raise(error: BaseException) -> NoReturn:
+    raise RuntimeError("not to be asked")
+
+
+_raises: Any = property(_raise)
+
+
 class DictRaises(ValueError):
-    @property
-    def __dict__(self) -> Any:  # type: ignore[override]
-        raise RuntimeError("dict")
+    __dict__ = _raises
 
 
 class ClassRaises(ValueError):
-    @property
-    def __class__(self) -> Any:
-        raise RuntimeError("class")
+    __class__ = _raises  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class ClassLies(ValueError):
@@ -155,9 +158,7 @@ class ClassLies(ValueError):
 
 
 class CauseRaises(ValueError):
-    @property
-    def __cause__(self) -> Any:
-        raise RuntimeError("cause")
+    __cause__ = _raises
 
 
 class ContextIsNumber(ValueError):
@@ -165,9 +166,7 @@ class ContextIsNumber(ValueError):
 
 
 class TracebackRaises(ValueError):
-    @property
-    def __traceback__(self) -> Any:
-        raise RuntimeError("traceback")
+    __traceback__ = _raises
 
 
 class EveryAttributeRaises(ValueError):
@@ -251,18 +250,18 @@ OddModule.__module__ = _OddText("raising")
 
 class StrSleeps(ValueError):
     def __str__(self) -> str:
-        while True:
-            time.sleep(1)
+        time.sleep(3600)
+        return "late"
 
 
 class StrEndsTheProcess(ValueError):
     def __str__(self) -> str:
-        os._exit(3)
+        return str(os._exit(3))
 
 
 class StrIsHuge(ValueError):
     def __str__(self) -> str:
-        return "x" * (256 << 20)
+        return "x" * (16 << 20)
 
     __repr__ = __str__
 
@@ -303,13 +302,19 @@ class Group(ExceptionGroup[Exception]):
 
     code: int
 
-    def __new__(cls, message: str, errors: Sequence[Exception], code: int) -> Group:
+    def __new__(  # pyright: ignore[reportInconsistentConstructor] - as documented
+        cls, message: str, errors: Sequence[Exception], code: int
+    ) -> Self:
         group = super().__new__(cls, message, errors)
         group.code = code
         return group
 
     def derive(self, errors: Sequence[Exception], /) -> Group:  # type: ignore[override]
-        return Group(self.message, errors, self.code)
+        group: Group = make_group(self.message, errors, self.code)
+        return group
+
+
+make_group: Any = Group
 
 
 class Outer:
@@ -441,7 +446,7 @@ def raise_after_attributes_and_notes() -> NoReturn:
 
 def raise_instance(name: str) -> NoReturn:
     """Raise what has attributes of its own."""
-    raise {
+    makers: dict[str, Callable[[], BaseException]] = {
         "slots": lambda: WithSlots(code=7),
         "property": lambda: WithProperty(code=7),
         "frozen": lambda: Frozen(7, [1]),
@@ -458,7 +463,9 @@ def raise_instance(name: str) -> NoReturn:
         "syntax": lambda: SyntaxError("text", ("file", 1, 2, "line", 3, 4)),
         "exit": lambda: SystemExit({"any": ["value"]}),
         "stop": lambda: StopIteration(("any", "value")),
-    }[name]()
+    }
+    error = makers[name]()
+    raise error
 
 
 def raise_undefined() -> object:
@@ -470,7 +477,7 @@ def decode_json(text: str) -> object:
 
 
 def raise_own_group() -> NoReturn:
-    raise Group("several", [ValueError(1), KeyError(2)], 7)
+    raise make_group("several", [ValueError(1), KeyError(2)], 7)
 
 
 def raise_wide_group(count: int) -> NoReturn:
@@ -478,10 +485,10 @@ def raise_wide_group(count: int) -> NoReturn:
 
 
 def raise_deep_group(depth: int) -> NoReturn:
-    error: Exception = KeyError("innermost")
+    errors: list[Exception] = [KeyError("innermost")]
     for _ in range(depth):
-        error = ExceptionGroup("deep", [error])
-    raise error
+        errors = [ExceptionGroup("deep", errors)]
+    raise errors[0]
 
 
 def raise_group_of_shared() -> NoReturn:
@@ -593,8 +600,8 @@ threads = _expose(
         isolation="thread",
     )
 )
-of_modules = _expose(
+at_length = _expose(
     privsep.Context(
-        "raising of modules", capabilities=[], modules=["raising", "msgpack.fallback"]
+        "raising at length", capabilities=[], modules=["raising", "msgpack.fallback"]
     )
 )

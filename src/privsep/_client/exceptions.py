@@ -17,26 +17,32 @@ from types import MemberDescriptorType
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from privsep.context import Context
 
 #: modules of the standard library that do more than define, when they are imported
 _ACTING = frozenset({"antigravity", "idlelib", "this"})
 
-_BUILTINS = frozenset(
+_BUILTINS = tuple(
     each
     for each in vars(builtins).values()
     if isinstance(each, type) and issubclass(each, BaseException)
 )
 
-_mro_of = type.__dict__["__mro__"].__get__
-_slots_of = type.__dict__["__dict__"].__get__
-_attributes_of = BaseException.__dict__["__dict__"].__get__
-_cause_of = BaseException.__cause__.__get__  # type: ignore[union-attr]
-_set_cause = BaseException.__cause__.__set__  # type: ignore[union-attr]
-_set_context = BaseException.__context__.__set__  # type: ignore[union-attr]
-_set_arguments = BaseException.args.__set__  # type: ignore[attr-defined]
+# The interpreter's own descriptors, each called with the class or the exception.
+_mro_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
+_contents_of: Callable[[type], Mapping[str, object]] = vars(type)["__dict__"].__get__
+_attributes_of: Callable[[BaseException], dict[str, object]]
+_attributes_of = vars(BaseException)["__dict__"].__get__
+_cause_of: Callable[[BaseException], BaseException | None]
+_cause_of = vars(BaseException)["__cause__"].__get__
+_set_cause: Callable[[BaseException, BaseException], None]
+_set_cause = vars(BaseException)["__cause__"].__set__
+_set_context: Callable[[BaseException, BaseException], None]
+_set_context = vars(BaseException)["__context__"].__set__
+_set_arguments: Callable[[BaseException, tuple[object, ...]], None]
+_set_arguments = vars(BaseException)["args"].__set__
 
 
 class _RemoteTraceback(Exception):
@@ -99,7 +105,7 @@ def _set_attributes(error: BaseException, attributes: dict[str, object]) -> None
     slots = {
         name: slot
         for base in reversed(_mro_of(type(error)))
-        for name, slot in _slots_of(base).items()
+        for name, slot in _contents_of(base).items()
         if type(slot) is MemberDescriptorType
     }
     for name, item in attributes.items():
@@ -171,12 +177,13 @@ def _construct(
 
     Its constructor may take something else than its args, or change them.
     """
-    builtin = next(base for base in _mro_of(kind) if base in _BUILTINS)
+    new: Callable[..., object] = kind
+    builtin = next(base for base in _mro_of(kind) if any(base is x for x in _BUILTINS))
     plain = arguments[:2] if issubclass(kind, BaseExceptionGroup) else arguments
     ways: tuple[Callable[[], object], ...] = (
-        lambda: kind(*arguments),
-        lambda: kind.__new__(kind, *arguments),
-        lambda: builtin.__new__(kind, *plain),
+        lambda: new(*arguments),
+        lambda: _new_of(kind)(kind, *arguments),
+        lambda: _new_of(builtin)(kind, *plain),
     )
     for make in ways:
         try:
@@ -187,3 +194,7 @@ def _construct(
             _set_arguments(error, arguments)
             return error
     return None
+
+
+def _new_of(kind: type) -> Callable[..., object]:
+    return cast("Callable[..., object]", kind.__new__)

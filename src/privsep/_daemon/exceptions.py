@@ -13,13 +13,17 @@ what does not cross, and the traceback.
 from __future__ import annotations
 
 from types import MemberDescriptorType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from privsep._wire.values import Encoder, LimitExceeded, UnsupportedType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import TypeAlias
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+    from typing import TypeAlias, TypeVar
+
+    _T = TypeVar("_T")
+    _Reader: TypeAlias = Callable[[BaseException], _T]
 
     #: classes from the most derived on, arguments, attributes, notes
     _Parts: TypeAlias = tuple[
@@ -35,19 +39,22 @@ _MANY = 20
 _MOST_EXCEPTIONS = 500
 _CALLER = "privsep._daemon.serve"  #: whose frame nobody needs to see
 
-_mro_of = type.__dict__["__mro__"].__get__
-_slots_of = type.__dict__["__dict__"].__get__
-_name_of = type.__dict__["__qualname__"].__get__
-_attributes_of = BaseException.__dict__["__dict__"].__get__
-_arguments_of = BaseException.args.__get__  # type: ignore[attr-defined]
-_cause_of = BaseException.__cause__.__get__  # type: ignore[union-attr]
-_context_of = BaseException.__context__.__get__  # type: ignore[union-attr]
-_traceback_of = BaseException.__traceback__.__get__  # type: ignore[union-attr]
-_message_of = BaseExceptionGroup.message.__get__  # type: ignore[attr-defined]
-_members_of = BaseExceptionGroup.exceptions.__get__  # type: ignore[attr-defined]
+# The interpreter's own descriptors, each called with the class or the exception.
+_mro_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
+_contents_of: Callable[[type], Mapping[str, object]] = vars(type)["__dict__"].__get__
+_name_of: Callable[[type], str] = vars(type)["__qualname__"].__get__
+_attributes_of: _Reader[dict[object, object]] = vars(BaseException)["__dict__"].__get__
+_arguments_of: _Reader[tuple[object, ...]] = vars(BaseException)["args"].__get__
+_cause_of: _Reader[BaseException | None] = vars(BaseException)["__cause__"].__get__
+_context_of: _Reader[BaseException | None] = vars(BaseException)["__context__"].__get__
+_traceback_of: _Reader[TracebackType | None]
+_traceback_of = vars(BaseException)["__traceback__"].__get__
+_message_of: _Reader[str] = vars(BaseExceptionGroup)["message"].__get__
+_members_of: _Reader[tuple[BaseException, ...]]
+_members_of = vars(BaseExceptionGroup)["exceptions"].__get__
 
 #: the object that lacks the attribute: no name, but a value
-_LACKING = AttributeError.__dict__["obj"]
+_LACKING = vars(AttributeError)["obj"]
 
 
 def describe(error: BaseException, encoder: Encoder, most: int | None = None) -> bytes:
@@ -70,9 +77,7 @@ def describe(error: BaseException, encoder: Encoder, most: int | None = None) ->
     return encoder.encode([bases, (_short(error),), {}, [note], links, "", []])
 
 
-def _describe(
-    error: BaseException, encoder: Encoder, *, shorten: bool
-) -> list[object]:
+def _describe(error: BaseException, encoder: Encoder, *, shorten: bool) -> list[object]:
     """Return the parts of `error`, its traceback, the parts of all it is linked to.
 
     The parts are: classes, arguments, attributes, notes, links.
@@ -142,7 +147,7 @@ def _parts(error: BaseException, encoder: Encoder, *, shorten: bool) -> _Parts:
 def _bases(kind: type[BaseException]) -> list[tuple[str, str]]:
     """Return the names of `kind` and its bases: where each says to stand."""
     return [
-        (_text(_slots_of(base).get("__module__", "builtins")), _text(_name_of(base)))
+        (_text(_contents_of(base).get("__module__", "builtins")), _text(_name_of(base)))
         for base in _mro_of(kind)
         if issubclass(base, BaseException)
     ]
@@ -158,7 +163,7 @@ def _state(error: BaseException) -> dict[str, object]:
     for base in _mro_of(type(error)):
         if base is BaseExceptionGroup:  # its message and members
             continue
-        for name, slot in _slots_of(base).items():
+        for name, slot in _contents_of(base).items():
             if type(slot) is MemberDescriptorType and slot is not _LACKING:
                 try:
                     state[name] = slot.__get__(error)
@@ -184,7 +189,7 @@ def _crosses(value: object, encoder: Encoder, longest: int | None) -> bool:
 def _text(value: object, longest: int | None = None) -> str:
     """Return `value` as a str and no subclass of it; its repr, if it is no text."""
     if issubclass(type(value), str):
-        return str.__getitem__(value, slice(longest))  # type: ignore[arg-type]
+        return str.__getitem__(cast("str", value), slice(longest))
     return _short(value)
 
 
