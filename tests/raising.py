@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 import types
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import privsep
 
@@ -114,6 +115,8 @@ class NotesIsNumber(ValueError):
 class StrictProperty(ValueError):
     """An attribute that the client may not set in this way."""
 
+    was_set: ClassVar[list[int]] = []
+
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.__dict__["code"] = 7
@@ -124,6 +127,7 @@ class StrictProperty(ValueError):
 
     @code.setter
     def code(self, value: int) -> NoReturn:
+        self.was_set.append(value)
         raise RuntimeError("set")
 
 
@@ -317,6 +321,31 @@ class Group(ExceptionGroup[Exception]):
 make_group: Any = Group
 
 
+class _Locked(contextlib.nullcontext[None]):
+    """What does not cross."""
+
+
+class LockedGroup(ExceptionGroup[Exception]):
+    """A group that cannot be made of what crosses."""
+
+    def __new__(  # pyright: ignore[reportInconsistentConstructor] - as documented
+        cls, message: str, errors: Sequence[Exception], lock: _Locked
+    ) -> Self:
+        with lock:
+            return super().__new__(cls, message, errors)
+
+
+make_locked_group: Any = LockedGroup
+
+
+class MakesItsOwn(ValueError):
+    """Its constructor sets what does not cross."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = _Locked()
+
+
 class Outer:
     class Inner(ValueError):
         pass
@@ -448,6 +477,7 @@ def raise_instance(name: str) -> NoReturn:
     """Raise what has attributes of its own."""
     makers: dict[str, Callable[[], BaseException]] = {
         "slots": lambda: WithSlots(code=7),
+        "own": lambda: MakesItsOwn("text"),
         "property": lambda: WithProperty(code=7),
         "frozen": lambda: Frozen(7, [1]),
         "os": lambda: OwnOsError("/first"),
@@ -478,6 +508,10 @@ def decode_json(text: str) -> object:
 
 def raise_own_group() -> NoReturn:
     raise make_group("several", [ValueError(1), KeyError(2)], 7)
+
+
+def raise_locked_group() -> NoReturn:
+    raise make_locked_group("several", [ValueError(1)], _Locked())
 
 
 def raise_wide_group(count: int) -> NoReturn:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import builtins
 import importlib
 import sys
+from functools import partial
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -177,13 +178,11 @@ def _construct(
 
     Its constructor may take something else than its args, or change them.
     """
-    new: Callable[..., object] = kind
     builtin = next(base for base in _mro_of(kind) if any(base is x for x in _BUILTINS))
     plain = arguments[:2] if issubclass(kind, BaseExceptionGroup) else arguments
-    ways: tuple[Callable[[], object], ...] = (
-        lambda: new(*arguments),
-        lambda: _new_of(kind)(kind, *arguments),
-        lambda: _new_of(builtin)(kind, *plain),
+    ways = (
+        partial(cast("Callable[..., object]", kind), *arguments),
+        partial(cast("Callable[..., object]", builtin.__new__), kind, *plain),
     )
     for make in ways:
         try:
@@ -194,7 +193,3 @@ def _construct(
             _set_arguments(error, arguments)
             return error
     return None
-
-
-def _new_of(kind: type) -> Callable[..., object]:
-    return cast("Callable[..., object]", kind.__new__)
