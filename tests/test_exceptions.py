@@ -336,6 +336,13 @@ def test_the_frames_of_privsep_are_not_in_the_remote_traceback(raised: Raised) -
     assert "privsep/" not in str(raised("raise_chained").__cause__.__cause__)
 
 
+def test_a_call_with_wrong_arguments_has_no_remote_traceback(raised: Raised) -> None:
+    error = raised("refuse", "too many")
+    assert type(error) is TypeError
+    assert "refuse() takes 0" in str(error)
+    assert error.__cause__ is None
+
+
 _ATTRIBUTES: list[tuple[str, type[BaseException], dict[str, object]]] = [
     ("slots", raising.WithSlots, {"code": 7, "args": ("text",)}),
     ("property", raising.WithProperty, {"code": 7, "args": ("text",)}),
