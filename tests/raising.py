@@ -271,11 +271,12 @@ class StrIsHuge(ValueError):
 
 
 class WithSlots(ValueError):
-    __slots__ = ("code", "never_set")
+    __slots__ = ("code", "never_set", "nothing")
 
     def __init__(self, *, code: int) -> None:
         super().__init__("text")
         self.code = code
+        self.nothing = None
 
 
 class WithProperty(ValueError):

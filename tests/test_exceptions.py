@@ -96,6 +96,7 @@ def test_a_builtin_arrives_with_its_class_and_arguments(kind: str) -> None:
                 raising.stand_ins[context.name, "builtin"](name, *arguments)
             assert type(caught.value).__name__ == name
             assert caught.value.args == arguments
+            assert str(caught.value) == str(type(caught.value)(*arguments))
             assert "in builtin" in str(caught.value.__cause__)
             assert raising.stand_ins[context.name, "fine"]() == "fine"
     finally:
@@ -344,7 +345,7 @@ def test_a_call_with_wrong_arguments_has_no_remote_traceback(raised: Raised) -> 
 
 
 _ATTRIBUTES: list[tuple[str, type[BaseException], dict[str, object]]] = [
-    ("slots", raising.WithSlots, {"code": 7, "args": ("text",)}),
+    ("slots", raising.WithSlots, {"code": 7, "nothing": None, "args": ("text",)}),
     ("property", raising.WithProperty, {"code": 7, "args": ("text",)}),
     ("nested", raising.Outer.Inner, {"args": ("text",)}),
     (

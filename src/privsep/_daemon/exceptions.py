@@ -163,12 +163,16 @@ def _state(error: BaseException) -> dict[str, object]:
     for base in _mro_of(type(error)):
         if base is BaseExceptionGroup:  # its message and members
             continue
-        for name, slot in _contents_of(base).items():
+        contents = _contents_of(base)
+        for name, slot in contents.items():
             if type(slot) is MemberDescriptorType and slot is not _LACKING:
                 try:
-                    state[name] = slot.__get__(error)
+                    item = slot.__get__(error)
                 except AttributeError:  # never set
-                    pass
+                    continue
+                # None of a class in C stands for unset; OSError's text tells the two.
+                if item is not None or "__module__" in contents:
+                    state[name] = item
     return state
 
 
