@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 
 #: the worker itself touches the exception before it is described
-SERVE = pytest.mark.xfail(
-    strict=True, reason="serve.py sets __traceback__ by the class's own code"
-)
 
 
 def _started(context: privsep.Context) -> Iterator[Callable[..., BaseException]]:
@@ -400,7 +397,6 @@ def test_what_a_constructor_makes_itself_is_there(raised: Raised) -> None:
     assert hasattr(raised("raise_instance", "own"), "lock")
 
 
-@SERVE
 def test_a_frozen_dataclass_arrives(raised: Raised) -> None:
     error = raised("raise_instance", "frozen")
     assert error == raising.Frozen(7, [1])
@@ -449,10 +445,10 @@ def test_a_class_with_other_arguments_than_its_args_keeps_what_it_says(
         "OddNames",
         "OfGuardedClass",
         "StrIsHuge",
-        pytest.param("ClassRaises", marks=SERVE),
-        pytest.param("TracebackRaises", marks=SERVE),
-        pytest.param("EveryAttributeRaises", marks=SERVE),
-        pytest.param("NoAttributeMayBeSet", marks=SERVE),
+        "ClassRaises",
+        "TracebackRaises",
+        "EveryAttributeRaises",
+        "NoAttributeMayBeSet",
     ],
 )
 def test_an_exception_whose_own_code_raises_is_not_lost(

@@ -212,14 +212,12 @@ class Service:
 
     def _describe(self, error: BaseException, entry: Entry, slot: Slot) -> bytes:
         """Describe what the function raised, or why its result does not cross."""
-        if isinstance(error, UnsupportedType):
+        if type(error) is UnsupportedType:  # isinstance asks its __class__
             error = errors.Unserializable(
                 f"{entry.name}() returned a {error}, which does not cross"
             )
-        elif isinstance(error, LimitExceeded):
+        elif type(error) is LimitExceeded:
             error = errors.MessageTooLarge(f"the result of {entry.name}() has {error}")
-        elif error.__traceback__ is not None:  # without privsep's own frame
-            error.__traceback__ = error.__traceback__.tb_next
         if slot.audit is not None:
             slot.audit.raised(error)
         return exceptions.describe(error, Encoder(), self._max_message)
