@@ -22,9 +22,11 @@ from privsep.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from privsep.audit import Audit
+    from privsep.paths import Beneath, open_beneath
 
 __all__ = [
     "Audit",
+    "Beneath",
     "CallTimeout",
     "Context",
     "DaemonGone",
@@ -36,6 +38,7 @@ __all__ = [
     "Unserializable",
     "WorkerDied",
     "drop_privileges",
+    "open_beneath",
 ]
 
 
@@ -45,5 +48,10 @@ def __getattr__(name: str) -> object:
         from privsep.audit import Audit  # noqa: PLC0415
 
         return Audit
+    if name in ("Beneath", "open_beneath"):
+        from privsep import paths  # noqa: PLC0415
+
+        found: object = getattr(paths, name)
+        return found
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
