@@ -499,6 +499,21 @@ def test_a_descriptor_is_closed_on_exec(root: Path, kernel: Kernel) -> None:
 
 
 @any_kernel
+def test_no_other_descriptor_stays_open(root: Path, kernel: Kernel) -> None:
+    (root / "sub/out").symlink_to("../../outside/file")
+
+    def open_and_fail() -> bool:
+        before = os.listdir("/proc/self/fd")
+        os.close(privsep.open_beneath(root, "sub/file"))
+        refusal(root, "sub/out", os.O_PATH)
+        refusal(root, "sub/missing")
+        refusal(root, "missing/file")
+        return os.listdir("/proc/self/fd") == before
+
+    assert kernel.run(open_and_fail)
+
+
+@any_kernel
 def test_a_file_is_made_for_its_owner_unless_the_mode_says_otherwise(
     root: Path, kernel: Kernel
 ) -> None:
