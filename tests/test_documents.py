@@ -119,6 +119,8 @@ _CALLABLES: dict[str, Callable[..., object]] = {
     "Sandbox": privsep.Sandbox,
     "Audit": privsep.Audit,
     "Fd": privsep.Fd,
+    "open_beneath": privsep.open_beneath,
+    "Beneath": privsep.Beneath,
     "drop_privileges": privsep.drop_privileges,
 }
 _ERRORS = [

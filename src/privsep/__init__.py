@@ -23,9 +23,11 @@ from privsep.sandbox import Sandbox
 if TYPE_CHECKING:
     from privsep._wire.open_files import Fd
     from privsep.audit import Audit
+    from privsep.paths import Beneath, open_beneath
 
 __all__ = [
     "Audit",
+    "Beneath",
     "CallTimeout",
     "Context",
     "DaemonGone",
@@ -38,18 +40,24 @@ __all__ = [
     "Unserializable",
     "WorkerDied",
     "drop_privileges",
+    "open_beneath",
 ]
 
 
+#: what few contexts use is loaded when it is used: a daemon loads all of the rest
+_LAZY = {
+    "Audit": "privsep.audit",
+    "Beneath": "privsep.paths",
+    "Fd": "privsep._wire.open_files",
+    "open_beneath": "privsep.paths",
+}
+
+
 def __getattr__(name: str) -> object:
-    """Load what few contexts use when it is used: a daemon loads all of this."""
-    if name == "Audit":
-        from privsep.audit import Audit  # noqa: PLC0415
+    if name not in _LAZY:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module  # noqa: PLC0415
 
-        return Audit
-    if name == "Fd":
-        from privsep._wire.open_files import Fd  # noqa: PLC0415
-
-        return Fd
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+    found: object = getattr(import_module(_LAZY[name]), name)
+    return found
