@@ -18,8 +18,10 @@ from privsep._lockdown.descriptors import replace_all_except
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_KEPT = {"LANG", "LANGUAGE", "TZ"}
-_KEPT_PREFIX = "LC_"
+# As bytes, which is what a process has: a forked one pays for each text it makes.
+_KEPT = frozenset({b"LANG", b"LANGUAGE", b"TZ"})
+_KEPT_PREFIX = b"LC_"
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
 _OF_THREADS = (32, 33)  # the C library's own: setuid() in all threads
 _TIOCNOTTY = 0x5422
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -27,15 +29,15 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 def kept(names: Iterable[str]) -> dict[str, str]:
     """Return the variables that a daemon keeps: the locale, the time zone, `names`."""
-    wanted = _KEPT.union(names)
+    wanted = _KEPT.union(map(os.fsencode, names))
     return {
-        name: value
-        for name, value in os.environ.items()
+        os.fsdecode(name): os.fsdecode(value)
+        for name, value in os.environb.items()
         if name in wanted or name.startswith(_KEPT_PREFIX)
     }
 
 
-def clean(control: int, *, forked: bool) -> dict[str, str]:
+def clean(control: int, *, forked: bool) -> dict[bytes, bytes]:
     """Leave the starter's session, directory, variables, signals, descriptors.
 
     Args:
@@ -89,11 +91,12 @@ def _leave_terminal() -> None:
     os.close(terminal)
 
 
-def _clean_variables() -> dict[str, str]:
+def _clean_variables() -> dict[bytes, bytes]:
     """Remove and return what the starter set, but the language and the time zone."""
     removed = {}
-    for name in os.environ.keys() - kept(()).keys():
-        removed[name] = os.environ.pop(name)
+    for name in list(os.environb):
+        if name not in _KEPT and not name.startswith(_KEPT_PREFIX):
+            removed[name] = os.environb.pop(name)
     os.environ["PATH"] = _PATH
     return removed
 
@@ -105,20 +108,19 @@ def _reset_signals() -> None:
     SIGINT is ignored: a Ctrl-C is meant for the service.
     """
     signal.set_wakeup_fd(-1)
-    changed = _changed_signals()
-    for number in range(1, signal.NSIG):
-        if changed >> (number - 1) & 1 and number not in _OF_THREADS:
-            signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _changed_signals() -> int:
-    """Return the signals that are ignored or handled, as a bit mask."""
     text = status.own()
-    ignored, caught = status.field(text, b"SigIgn"), status.field(text, b"SigCgt")
-    return int(ignored, 16) | int(caught, 16)
+    ignored, caught, blocked = (
+        int(status.field(text, name), 16) for name in (b"SigIgn", b"SigCgt", b"SigBlk")
+    )
+    for number in range(1, signal.NSIG):
+        changed = ignored | caught
+        if number in _IGNORED:
+            changed = ~ignored
+        if changed >> (number - 1) & 1 and number not in _OF_THREADS:
+            ignore = number in _IGNORED
+            signal.signal(number, signal.SIG_IGN if ignore else signal.SIG_DFL)
+    if blocked:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _open_standard_streams() -> None:

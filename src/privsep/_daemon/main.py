@@ -47,11 +47,8 @@ def run(
     try:
         locked = _lock_down(control, load, forked=forked)
         starter.outlive(control)
-        facts = {
-            "landlock_abi": locked.outcome.landlock_abi,
-            "not_enforced": locked.outcome.not_enforced,
-        }
-        control.send(Encoder().encode([Reply.READY.value, facts]))
+        missing = [locked.outcome.landlock_abi, *locked.outcome.not_enforced]
+        control.send(Encoder().encode([Reply.READY.value, missing]))
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
         fail(control, error)
     status = 1
@@ -83,8 +80,9 @@ def _lock_down(
     starter.end_with(control)
     context = load()
     for name in context.environment:
-        if name in inherited:
-            os.environ[name] = inherited[name]
+        value = inherited.get(os.fsencode(name))
+        if value is not None:
+            os.environb[os.fsencode(name)] = value
     for name in context.modules:
         __import__(name)
     table = context.begin_serving()
@@ -122,6 +120,7 @@ def _serve(control: socket.socket, locked: _Locked) -> None:
     supervisor.add_client(control)
     gc.freeze()  # workers share these pages
     gc.enable()
+    supervisor.prepare_worker()
     supervisor.run()
 
 

@@ -85,6 +85,7 @@ class Supervisor:
         self._outputs: list[OutputPipe] = []
         self._log_lines: list[LogLine] = []
         self._look_again: float | None = None
+        self._spare: ProcessWorker | None = None  #: that waits for a job
         self._left = False  #: in a child that a thread forked, and in its children
         self._watch(self.slots.reader, self._read_notices)
         self._catch_signals()
@@ -106,6 +107,20 @@ class Supervisor:
         self._clients.append(client)
         self._watch(sock.fileno(), lambda: self._read_control(client))
 
+    def prepare_worker(self) -> None:
+        """Fork a worker ahead: the first call need not wait for that.
+
+        Not for threads, which need no fork, and not with an audit, whose line to a
+        worker is made for its client.
+        """
+        if self._isolation == "thread" or self._audit is not None:
+            return
+        number = self.slots.take()
+        try:
+            self._spare = self._make_process(None, number, self.slots.slot(number))
+        except OSError:  # the first call will hear of it
+            self.slots.free.append(number)
+
     def run(self) -> None:
         """Serve until no client is left and the last worker has ended.
 
@@ -122,6 +137,9 @@ class Supervisor:
             self._look_at_deadlines()
             self._start_waiting()
             self._retire_for_waiting()
+        if self._spare is not None:
+            self._spare.kill(group=True)
+            self._spare.reap()
         if self._audit is not None:
             self._audit.close()
         self._end_output()
@@ -179,6 +197,8 @@ class Supervisor:
     def _reap_orphans(self) -> None:
         """Reap what init inherits; a worker's status stays for its own handler."""
         pids = {worker.pid for worker in self._workers.values()}
+        if self._spare is not None:
+            pids.add(self._spare.pid)
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         try:
             while (child := os.waitid(os.P_ALL, 0, options)) is not None:
@@ -318,9 +338,15 @@ class Supervisor:
 
     def _start_waiting(self) -> None:
         """Give free slots to the waiting, the user with the fewest workers first."""
-        while self._waiting and self.slots.free:
+        while self._waiting and (self.slots.free or self._spare is not None):
             running = [worker.job.uid for worker in self._workers.values()]
             job = min(self._waiting, key=lambda job: running.count(job.uid))
+            if self._spare is not None:
+                spare, self._spare = self._spare, None
+                if spare.assign(job):
+                    self._workers[spare.slot_number] = spare
+                    self._waiting.remove(job)
+                continue
             number = self.slots.take()
             # It stays among the waiting meanwhile: a child that the new thread
             # forks at once must find it, to close it.
@@ -349,6 +375,9 @@ class Supervisor:
     def _make_worker(self, job: Job, number: int, slot: Slot) -> Worker:
         if self._isolation == "thread":
             return ThreadWorker(job, number, self._service, slot)
+        return self._make_process(job, number, slot)
+
+    def _make_process(self, job: Job | None, number: int, slot: Slot) -> ProcessWorker:
         worker = ProcessWorker(
             job,
             number,
@@ -380,7 +409,8 @@ class Supervisor:
         """Close, in a worker, what belongs to the supervisor and to others.
 
         Args:
-            job: the worker's own, None in a child that a thread forked.
+            job: the worker's own, if it has one by now; None in a child that a thread
+                forked.
 
         """
         self._close_own()
@@ -414,6 +444,11 @@ class Supervisor:
         self._unwatch(worker.pidfd)
         if os.getpid() == 1:
             signal.raise_signal(signal.SIGCHLD)  # orphans may stand behind it
+        if self._workers.get(worker.slot_number) is not worker:  # it got no job
+            worker.reap()
+            self._spare = None
+            self.slots.free.append(worker.slot_number)
+            return
         ending = Ending.OVERRAN if worker.overran else Ending.ENDED
         self._end_worker(worker, Fate(ending, worker.reap(), worker.pid))
 

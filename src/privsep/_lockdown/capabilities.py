@@ -6,6 +6,7 @@ Runs in the privileged process.  Sets are bit masks.
 from __future__ import annotations
 
 import errno
+import functools
 
 from privsep._lockdown import libc
 from privsep._lockdown.capability_names import mask
@@ -20,6 +21,7 @@ _PR_CAP_AMBIENT_LOWER = 3
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 
+@functools.cache
 def last_capability() -> int:
     """Return the highest capability number that the running kernel knows.
 

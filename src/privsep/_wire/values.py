@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_ELEMENTS = 1_000_000
 MAX_DEPTH = 100
 
+_FIRST_BUFFER = 4096  #: of a packer; it grows
 _KEPT_PACKER_BYTES = 1 << 20
 _SMALL = 8 * 1024
 _TIMESTAMP_AS_FLOAT = 1  # msgpack makes an object of extension -1 without asking us
@@ -221,8 +222,11 @@ def _big_integer(value: object) -> msgpack.ExtType:
 
 
 def _new_packer() -> msgpack.Packer:
-    return msgpack.Packer(
-        strict_types=True, unicode_errors="surrogatepass", default=_big_integer
+    return msgpack.Packer(  # type: ignore[call-arg]
+        strict_types=True,
+        unicode_errors="surrogatepass",
+        default=_big_integer,
+        buf_size=_FIRST_BUFFER,  # pyright: ignore[reportCallIssue]
     )
 
 
