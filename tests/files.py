@@ -158,12 +158,14 @@ def _expose(
     return context.entrypoint(_copy(context, function))
 
 
-context = privsep.Context("files", capabilities=[], timeout=10.0, max_message=1_000_000)
+context = privsep.Context(
+    "files", capabilities=[], timeout=120.0, max_message=1_000_000
+)
 processes = Files(context)
 threads_context = privsep.Context(
     "files-threads",
     capabilities=[],
-    timeout=10.0,
+    timeout=120.0,
     max_message=1_000_000,
     isolation="thread",
 )

@@ -623,14 +623,14 @@ FUNCTIONS = [
 stand_ins: dict[tuple[str, str], Any] = {}
 processes = _expose(
     privsep.Context(
-        "raising", capabilities=[], timeout=5.0, max_message=64 * 1024, memory=1 << 30
+        "raising", capabilities=[], timeout=120.0, max_message=64 * 1024, memory=1 << 30
     )
 )
 threads = _expose(
     privsep.Context(
         "raising in threads",
         capabilities=[],
-        timeout=5.0,
+        timeout=120.0,
         max_message=64 * 1024,
         isolation="thread",
     )

@@ -177,23 +177,25 @@ class Service:
         self.try_to = expose(try_to)
 
 
-plain = privsep.Context("plain", capabilities=[], timeout=10.0)
+plain = privsep.Context("plain", capabilities=[], timeout=120.0)
 threaded = privsep.Context(
-    "threaded", capabilities=[], timeout=10.0, isolation="thread"
+    "threaded", capabilities=[], timeout=120.0, isolation="thread"
 )
-single = privsep.Context("single", capabilities=[], timeout=10.0, workers=1)
+single = privsep.Context("single", capabilities=[], timeout=120.0, workers=1)
 patient = privsep.Context("patient", capabilities=[], timeout=None)
-narrow = privsep.Context("narrow", capabilities=[], timeout=10.0, max_message=64 * 1024)
-network = privsep.Context("network", capabilities=["CAP_NET_ADMIN"], timeout=10.0)
+narrow = privsep.Context(
+    "narrow", capabilities=[], timeout=120.0, max_message=64 * 1024
+)
+network = privsep.Context("network", capabilities=["CAP_NET_ADMIN"], timeout=120.0)
 
 # Of the namespaces, and of the daemons that run as another user.
 spacious = privsep.Context(
     "spacious",
     capabilities=["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_CHOWN"],
-    timeout=10.0,
+    timeout=120.0,
 )
 network_nobody = privsep.Context(
-    "network_nobody", capabilities=["CAP_NET_ADMIN"], user="nobody", timeout=10.0
+    "network_nobody", capabilities=["CAP_NET_ADMIN"], user="nobody", timeout=120.0
 )
 
 services = {

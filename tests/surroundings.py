@@ -22,7 +22,7 @@ def _open_files() -> dict[int, str]:
 WHEN_IMPORTED = _open_files()
 
 context = privsep.Context(
-    "surroundings", capabilities=[], environment=["PRIVSEP_TEST_KEPT"], timeout=10.0
+    "surroundings", capabilities=[], environment=["PRIVSEP_TEST_KEPT"], timeout=120.0
 )
 
 

@@ -44,7 +44,7 @@ class Seen(NamedTuple):
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     """A file and a process of a stranger, if root makes them, and a directory."""
-    with tempfile.TemporaryDirectory(prefix="privsep-stage-", dir="/tmp") as directory:
+    with tempfile.TemporaryDirectory(prefix="privsep-stage-") as directory:
         os.chmod(directory, 0o1777)  # noqa: S103 - a daemon's user makes a file there
         file = Path(directory) / "file"
         file.touch()

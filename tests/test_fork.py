@@ -341,7 +341,7 @@ def test_a_grandchild_of_a_thread_worker_keeps_the_files_of_its_parent() -> None
         import os, sys, privsep
 
         context = privsep.Context(
-            "forking", capabilities=[], timeout=10.0, isolation="thread"
+            "forking", capabilities=[], timeout=120.0, isolation="thread"
         )
 
         @context.entrypoint

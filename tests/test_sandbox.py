@@ -42,7 +42,7 @@ NEEDS_ABI_6 = pytest.mark.skipif(landlock.best_abi() < 6, reason="Landlock ABI 6
 _MODULE = """
 import jail, privsep
 context = privsep.Context(
-    "jail", capabilities={capabilities!r}, timeout=10.0, prefix="jail",
+    "jail", capabilities={capabilities!r}, timeout=120.0, prefix="jail",
     sandbox=privsep.Sandbox(**{fields!r}), isolation={isolation!r},
 )
 entry = jail.Jail(context)
