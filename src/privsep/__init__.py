@@ -23,6 +23,7 @@ from privsep.sandbox import Sandbox
 if TYPE_CHECKING:
     from privsep._wire.open_files import Fd
     from privsep.audit import Audit
+    from privsep.boundary import Len, Pattern, Predicate, Range, Secret
     from privsep.paths import Beneath, open_beneath
 
 __all__ = [
@@ -32,10 +33,15 @@ __all__ = [
     "Context",
     "DaemonGone",
     "Fd",
+    "Len",
     "MessageTooLarge",
+    "Pattern",
+    "Predicate",
     "PrivsepError",
+    "Range",
     "Refused",
     "Sandbox",
+    "Secret",
     "StartError",
     "Unserializable",
     "WorkerDied",
@@ -49,6 +55,11 @@ _LAZY = {
     "Audit": "privsep.audit",
     "Beneath": "privsep.paths",
     "Fd": "privsep._wire.open_files",
+    "Len": "privsep.boundary",
+    "Pattern": "privsep.boundary",
+    "Predicate": "privsep.boundary",
+    "Range": "privsep.boundary",
+    "Secret": "privsep.boundary",
     "open_beneath": "privsep.paths",
 }
 

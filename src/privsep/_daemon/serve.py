@@ -148,7 +148,7 @@ class Service:
             if slot.end():
                 return
 
-    def _answer(
+    def _answer(  # noqa: C901, PLR0911, PLR0912 - all the steps of a call, as said above
         self,
         message: bytes | memoryview,
         descriptors: list[int],
@@ -168,7 +168,7 @@ class Service:
             limit = entry.limit
             slot.begin(timeout if 0 <= timeout < limit else limit)
             packed = message[end:]
-            args, kwargs = _arguments(
+            shown = args, kwargs = _arguments(
                 decode_with_files(packed, descriptors)
                 if descriptors
                 else decode(packed)
@@ -186,13 +186,23 @@ class Service:
             slot.detach()  # its worker is its own: it retires afterwards
         if level != self.logging.level:
             self.logging.set_level(frames, level)
-        if slot.audit is not None and (why := slot.audit.begin(name, args, kwargs)):
-            slot.begin(_SEND_TIMEOUT)  # the audit knows of it, or cannot be told
-            return Kind.ERR, exceptions.describe(errors.Refused(why), Encoder())
+        held: list[int] = []
+        if entry.check is not None:
+            try:
+                shown = entry.check.redacted(args, kwargs)
+                args, kwargs, held = entry.check(args, kwargs)
+            except errors.Refused as refusal:
+                return self._refuse(refusal, name, slot)
         try:
+            if slot.audit is not None and (why := slot.audit.begin(name, *shown)):
+                slot.begin(_SEND_TIMEOUT)  # the audit knows of it, or cannot be told
+                return Kind.ERR, exceptions.describe(errors.Refused(why), Encoder())
             kind, body = Kind.RET, encoder.encode(entry.function(*args, **kwargs))
         except BaseException as error:  # noqa: BLE001 - all of them cross
             kind, body = Kind.ERR, self._describe(error, entry, slot)
+        finally:
+            if held and entry.check is not None:
+                entry.check.release(held)
         if limit == math.inf:
             slot.begin(_SEND_TIMEOUT)
         if len(body) > self._max_message:

@@ -4,8 +4,9 @@ Runs in both processes.  The format is MessagePack, by the ``msgpack`` library.
 It has no tuples, sets or big integers of its own, so these are written as an
 array whose first element is a *mark*, an extension with an empty payload that
 tells the kind (containers), or as an extension whose payload is the value
-(scalars).  Marks nest without copying, which extensions around containers would
-not.  No class is ever named on the wire.
+(scalars; those of the standard library's modules are in `scalars`).  Marks nest
+without copying, which extensions around containers would not.  No class is ever
+named on the wire.
 
 What is read is bounded: the caller checks the size before the bytes are taken,
 elements are counted while they are built, and msgpack bounds the depth.
@@ -22,6 +23,7 @@ from privsep._wire.descriptors import close_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
 MAX_ELEMENTS = 1_000_000
 MAX_DEPTH = 100
@@ -33,8 +35,11 @@ _TIMESTAMP_AS_FLOAT = 1  # msgpack makes an object of extension -1 without askin
 
 _TUPLE, _SET, _FROZENSET, _MAPPING = 1, 2, 3, 4
 _INTEGER, _COMPLEX, _BYTEARRAY = 16, 17, 18
-
+_SCALARS = range(48, 64)  #: see scalars
 _OPEN_FILES = (32, 33, 34)  #: see open_files
+
+_writers: dict[type, tuple[int, Callable[[Any], bytes]]] = {}
+"""Of types in `scalars`, from the first value on that was written."""
 
 _NATIVE = frozenset({type(None), bool, int, float, str, bytes})
 _COMPLEX_PARTS = struct.Struct("!dd")
@@ -149,7 +154,7 @@ class Encoder:
             msg = f"containers nested deeper than {MAX_DEPTH}"
             raise LimitExceeded(msg)
 
-    def _lower(self, value: object, depth: int) -> object:
+    def _lower(self, value: object, depth: int) -> object:  # noqa: PLR0911 - a table
         """Return `value` in terms of what MessagePack has.
 
         A container of plain scalars is left as it is: that check runs in C.
@@ -174,7 +179,7 @@ class Encoder:
         if type(value) is complex:
             parts = _COMPLEX_PARTS.pack(value.real, value.imag)
             return msgpack.ExtType(_COMPLEX, parts)
-        if self._takes_files:
+        if self._takes_files and kind not in _writers:
             from privsep._wire import open_files  # noqa: PLC0415 - hardly ever
 
             try:
@@ -187,7 +192,7 @@ class Encoder:
                     msg = f"more than {open_files.MOST} open files in one message"
                     raise LimitExceeded(msg)
                 return msgpack.ExtType(*lowered)
-        raise UnsupportedType(_type_name(type(value)))
+        return _lower_scalar(value)
 
     def _lower_items(self, items: Iterable[object], depth: int) -> Iterable[object]:
         if _NATIVE.issuperset(map(type, items)):
@@ -205,6 +210,24 @@ class Encoder:
             pairs.append(self._lower(key, depth + 1))
             pairs.append(self._lower(item, depth + 1))
         return pairs
+
+
+def _lower_scalar(value: object) -> msgpack.ExtType:
+    kind = type(value)
+    found = _writers.get(kind)
+    if found is None:
+        from privsep._wire import scalars  # noqa: PLC0415 - few messages need it
+
+        found = scalars.writer_of(kind)
+        if found is None:
+            raise UnsupportedType(_type_name(kind))
+        _writers[kind] = found
+    number, write = found
+    try:
+        return msgpack.ExtType(number, write(value))
+    except TypeError as error:
+        msg = f"{_type_name(kind)} with {error}"
+        raise UnsupportedType(msg) from None
 
 
 def _type_name(kind: type) -> str:
@@ -255,6 +278,13 @@ class _Decoding:
             from privsep._wire import open_files  # noqa: PLC0415 - hardly ever
 
             return open_files.claim(code, payload, self.descriptors)
+        if code in _SCALARS:
+            from privsep._wire import scalars  # noqa: PLC0415 - few messages need it
+
+            try:
+                return scalars.read(code, payload)
+            except KeyError:
+                pass
         msg = f"unknown extension {code} with {len(payload)} bytes"
         raise Malformed(msg)
 
