@@ -132,16 +132,14 @@ class Compiler:
             made.append(forms.Literal(plain))
         return made[0] if len(made) == 1 else forms.Union(tuple(made))
 
-    def _class(  # noqa: PLR0911 - a table
+    def _class(  # noqa: C901, PLR0911 - a table
         self, annotation: Annotation, origin: type, arguments: tuple[Annotation, ...]
     ) -> Form:
         is_container = origin in (dict, *forms.ITEMS)
         if is_container or origin.__module__ == "collections.abc":
             return self._container(annotation, origin, arguments)
         if origin in _OPEN_FILES:
-            kinds = _TEXT if arguments == (str,) else _OPEN_FILES[origin]
-            kinds = _BINARY if arguments == (bytes,) else kinds
-            return forms.Of(origin.__name__, *kinds)
+            return self._open_file(origin, arguments)
         if arguments:
             raise Unsupported
         if (origin.__module__, origin.__name__) in _DESCRIPTORS:
@@ -161,6 +159,12 @@ class Compiler:
         if hasattr(origin, "__members__"):
             return forms.Member(origin)
         return self._record(origin)
+
+    @staticmethod
+    def _open_file(origin: type, arguments: tuple[Annotation, ...]) -> Form:
+        if arguments in ((str,), (bytes,)):
+            origin = typing.TextIO if arguments == (str,) else typing.BinaryIO
+        return forms.Of(origin.__name__, *_OPEN_FILES[origin])
 
     def _number(self, kind: type, *also: type) -> Form:
         if self._result:  # an integer that was returned is one that is returned

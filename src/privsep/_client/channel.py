@@ -151,9 +151,9 @@ class Channel:
         place = self._unsupported(args, kwargs)
         msg = (
             f"{entry.name}(): {place} holds a {error}, which does not cross: "
-            "send plain values (numbers, text, bytes, lists, tuples, sets, dicts; "
-            "no subclass of one), such as str() of a path or .value of an enum; or "
-            "open files, sockets, privsep.Fd"
+            "send plain values (numbers, text, bytes, lists, tuples, sets, dicts, "
+            "dates, paths, addresses; no subclass of one) or open files, sockets, "
+            "privsep.Fd; for an enum or a dataclass, annotate the parameter with it"
         )
         return errors.Unserializable(msg)
 

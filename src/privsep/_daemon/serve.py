@@ -224,7 +224,8 @@ class Service:
         """Describe what the function raised, or why its result does not cross."""
         if type(error) is UnsupportedType:  # isinstance asks its __class__
             error = errors.Unserializable(
-                f"{entry.name}() returned a {error}, which does not cross"
+                f"{entry.name}() returned a {error}, which does not cross: return "
+                "plain values; for an enum or a dataclass, annotate the result with it"
             )
         elif type(error) is LimitExceeded:
             error = errors.MessageTooLarge(f"the result of {entry.name}() has {error}")

@@ -154,7 +154,7 @@ class Encoder:
             msg = f"containers nested deeper than {MAX_DEPTH}"
             raise LimitExceeded(msg)
 
-    def _lower(self, value: object, depth: int) -> object:  # noqa: PLR0911 - a table
+    def _lower(self, value: object, depth: int) -> object:
         """Return `value` in terms of what MessagePack has.
 
         A container of plain scalars is left as it is: that check runs in C.
@@ -179,7 +179,7 @@ class Encoder:
         if type(value) is complex:
             parts = _COMPLEX_PARTS.pack(value.real, value.imag)
             return msgpack.ExtType(_COMPLEX, parts)
-        if self._takes_files and kind not in _writers:
+        if self._takes_files and type(value) not in _writers:
             from privsep._wire import open_files  # noqa: PLC0415 - hardly ever
 
             try:
