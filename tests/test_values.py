@@ -304,6 +304,11 @@ class _Zone(datetime.tzinfo):
     def utcoffset(self, when: datetime.datetime | None, /) -> datetime.timedelta:
         return datetime.timedelta()
 
+    dst = utcoffset
+
+    def tzname(self, when: datetime.datetime | None, /) -> str:
+        return "zone"
+
 
 _REFUSED: dict[str, Any] = {
     "_Number": _Number(1),
@@ -388,8 +393,8 @@ def test_a_result_of_another_type_is_refused_with_its_name(
 # -- what a stranger writes -----------------------------------------------------
 
 _marks = [msgpack.packb(msgpack.ExtType(code, b"")) for code in (1, 2, 3, 4)]
-_ONE_OF_EACH = (
-    [], (), {}, set[int](), frozenset[int](), [1], {"a": (1,)},
+_ONE_OF_EACH: tuple[Any, ...] = (
+    [], (), {}, set(), frozenset(), [1], {"a": (1,)},
     datetime.datetime(2000, 1, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")),
     datetime.date(2000, 1, 1), datetime.time(1, tzinfo=datetime.UTC),
     datetime.timedelta(1), uuid.UUID(int=1), decimal.Decimal("1.5"),

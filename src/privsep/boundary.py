@@ -62,7 +62,7 @@ class Len:
     def __init__(self, min: int = 0, max: int | None = None) -> None:  # noqa: A002
         self._min = min
         self._max = max
-        self.expected = f"of length {_between(min, max)}"
+        self.expected = f"of length {_between(min or None, max)}"
 
     def holds(self, value: Sized) -> bool:
         """Tell whether `value` is as long as it has to be."""
@@ -138,5 +138,5 @@ class Predicate:
 
 def _between(least: object, most: object) -> str:
     if most is None:
-        return f"at least {least}"
+        return f"at least {least or 0}"
     return f"at most {most}" if least is None else f"{least} to {most}"

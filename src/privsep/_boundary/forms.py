@@ -534,7 +534,11 @@ class SecretForm(Form):
     def lower(self, value: object) -> object:
         if type(value) is not Secret:
             raise Wrong(self.expected, value)
-        return self._form.lower(value.reveal())
+        secret: object = value.reveal()
+        try:
+            return self._form.lower(secret)
+        except Wrong:
+            return secret  # for the daemon to judge
 
     def parts(self) -> Iterable[Form]:
         return (self._form,)

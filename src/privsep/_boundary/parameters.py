@@ -138,21 +138,21 @@ class Checker:
                 value = done[place]
                 if type(value) not in kinds:
                     done[place] = slot.form.check(value, held)
-        except Wrong as wrong:
-            self.release(held)
-            assert slot is not None  # noqa: S101 - its form said so
-            raise errors.Refused(self._text(slot, wrong)) from None
-        except Exception as error:  # noqa: BLE001 - too deep; and none may go on
-            self.release(held)
-            msg = f"{self._name}(): arguments that cannot be checked: "
-            raise errors.Refused(msg + type(error).__name__) from None
-        return done, kwargs, held
+        except Exception as error:  # noqa: BLE001 - too deep, too large: none may go on
+            reason = self._reason(slot, error)
+        else:
+            return done, kwargs, held
+        self.release(held)
+        # Out here it has no context: that would hold the value.
+        raise errors.Refused(reason)
 
-    def _text(self, slot: _Slot, wrong: Wrong) -> str:
+    def _reason(self, slot: _Slot | None, error: Exception) -> str:
+        if slot is None or not isinstance(error, Wrong):
+            return f"{self._name}(): arguments not checked: {type(error).__name__}"
         text = f"expected {slot.form.expected}, got a value that is not shown"
         path = ""
         if slot.name not in self._secrets:
-            text, path = wrong.text(), wrong.path
+            text, path = error.text(), error.path
         return f"{self._name}(): parameter {slot.name}{path}: {text}"
 
     @staticmethod
@@ -291,14 +291,20 @@ class Crossing:
             at = done if type(key) is int else named
             try:
                 at[key] = slot.form.lower(at[key])
+                continue
             except Wrong as wrong:
-                self._refuse_uncrossable(at[key], slot, wrong)
+                error = self._why_uncrossable(at[key], slot, wrong)
             except RecursionError:
                 msg = f"{self._name}(): parameter {slot.name} is nested too deep"
-                raise errors.MessageTooLarge(msg) from None
+                error = errors.MessageTooLarge(msg)
+            if error is not None:
+                raise error
         return tuple(done), named
 
-    def _refuse_uncrossable(self, value: object, slot: _Slot, wrong: Wrong) -> None:
+    def _why_uncrossable(
+        self, value: object, slot: _Slot, wrong: Wrong
+    ) -> errors.PrivsepError | None:
+        """Return an error for what is not as annotated, unless it crosses as it is."""
         try:
             Encoder().encode(value)
         except UnsupportedType as error:
@@ -308,9 +314,10 @@ class Crossing:
                 f"{self._name}(): parameter {slot.name}{path} is not as annotated, and "
                 f"what is of type {error} does not cross{text}"
             )
-            raise errors.Unserializable(msg) from None
+            return errors.Unserializable(msg)
         except ValueError:  # too large: the call itself says so
             pass
+        return None
 
     def rebuild(self, result: object) -> object:
         """Return what the function returned, of what came."""
