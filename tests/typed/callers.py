@@ -83,5 +83,5 @@ with_options(three=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumen
 log_in("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Service.of_class("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 number: str = bare("x")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
-context.entrypoint(timeout="x")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+context.entrypoint(timeout="x")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 privsep.Context("x", capabilities=[], validate="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
