@@ -549,6 +549,7 @@ def test_a_secret_is_not_in_a_refusal() -> None:
         ("Secret Range", privsep.Secret(_HIDDEN)),
         ("list[Secret]", [privsep.Secret(_HIDDEN.encode())]),
         ("list[Secret]", {_HIDDEN: 1}),
+        ("list[Secret]", [_HIDDEN, object()]),
         ("Login", {"user": "ann", "password": [_HIDDEN]}),
         ("Login", {"user": "ann", _HIDDEN: ""}),
         ("Login", Login(_HIDDEN, privsep.Secret(Color.RED))),  # type: ignore[arg-type]

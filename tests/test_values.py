@@ -13,6 +13,7 @@ import math
 import os
 import pathlib
 import struct
+import sys
 import types
 import uuid
 import zoneinfo
@@ -446,6 +447,33 @@ def _decode_or_refuse(data: bytes) -> None:
     except (values.Malformed, values.LimitExceeded):
         return
     _check_types(value)
+
+
+class _Finder:
+    """Notes which modules are looked for."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def find_spec(self, name: str, *_: object) -> None:
+        self.names.append(name)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["../../etc/passwd", "/etc/passwd", "./UTC", "os.path/UTC", "UTC\0", "a" * 101],
+)
+def test_the_key_of_a_time_zone_names_no_other_file_or_module(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    utc = values.Encoder().encode(datetime.time(tzinfo=zoneinfo.ZoneInfo("UTC")))
+    payload = utc[utc.index(bytes(8)) : utc.index(b"zUTC")]
+    message = msgpack.packb(msgpack.ExtType(50, payload + b"z" + key.encode()))
+    finder = _Finder()
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    with pytest.raises(values.Malformed, match="that are no time"):
+        values.decode(message)
+    assert not finder.names
 
 
 @settings(max_examples=3000)
