@@ -291,35 +291,26 @@ def pin(number: privsep.Secret[Annotated[int, privsep.Range(1, 9)]], name: str) 
     return name
 
 
-# -- descriptors that are held -------------------------------------------------
-
-
-class Below:
-    """Stands for a marker that opens: here, what the path names in /."""
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-
-    def hold(self, value: object) -> tuple[object, int]:
-        path = os.path.join(self.root, str(value).lstrip("/"))
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        return pathlib.Path(f"/proc/self/fd/{descriptor}"), descriptor
+# -- paths that are held -------------------------------------------------
 
 
 @strict.entrypoint
-def read(path: Annotated[pathlib.Path, Below("/proc/sys/kernel")]) -> str:
+def read(path: Annotated[pathlib.Path, privsep.Beneath("/proc/sys/kernel")]) -> str:
     return path.read_text()
 
 
 @threads.entrypoint
 def read_all(
-    paths: list[Annotated[pathlib.Path, Below("/proc/sys/kernel")]], count: int = 0
+    paths: list[Annotated[pathlib.Path, privsep.Beneath("/proc/sys/kernel")]],
+    count: int = 0,
 ) -> list[str]:
     return [path.read_text() for path in paths]
 
 
 @threads.entrypoint
-def fail_with(path: Annotated[pathlib.Path, Below("/proc/sys/kernel")]) -> None:
+def fail_with(
+    path: Annotated[pathlib.Path, privsep.Beneath("/proc/sys/kernel")],
+) -> None:
     raise ValueError(path)
 
 

@@ -492,7 +492,7 @@ def test_off_starts_with_annotations_that_cannot_be_checked(
         "privsep.Secret[str]",
         "list[privsep.Secret[str]] | None",
         "annotated.Login",
-        "typing.Annotated[str, annotated.Below('/')]",
+        "typing.Annotated[str, privsep.Beneath('/')]",
     ],
 )
 def test_off_does_not_start_where_it_would_ignore_a_protection(
