@@ -217,7 +217,7 @@ _WRONG: list[tuple[str, Any, str]] = [
     ("float", True, "expected float, got bool True"),
     ("float", 10**400, "expected float, got int of 1329 bits"),
     ("str", b"x", "expected str, got bytes b'x'"),
-    ("str", pathlib.Path("x"), "expected str, got PosixPath PosixPath('x')"),
+    ("str", pathlib.Path("x"), "expected str, got PosixPath('x')"),
     ("None", 0, "expected None, got int 0"),
     ("list", (1,), "expected list, got tuple of 1"),
     ("list[int]", (1, 2), "expected list[int], got tuple of 2"),

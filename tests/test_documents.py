@@ -121,6 +121,11 @@ _CALLABLES: dict[str, Callable[..., object]] = {
     "Fd": privsep.Fd,
     "open_beneath": privsep.open_beneath,
     "Beneath": privsep.Beneath,
+    "Len": privsep.Len,
+    "Pattern": privsep.Pattern,
+    "Range": privsep.Range,
+    "Predicate": privsep.Predicate,
+    "Secret": privsep.Secret,
     "drop_privileges": privsep.drop_privileges,
 }
 _ERRORS = [

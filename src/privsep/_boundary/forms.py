@@ -13,6 +13,7 @@ import operator
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
+from privsep._wire.scalars import writer_of
 from privsep.boundary import Secret
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
 _LONGEST = 60  # characters of a value that a message shows
 _LONGEST_WHY = 300
-_LARGEST_INT = 1 << 128
+_MANY_BITS = 128
 _MANY = 8
+ITEMS = (list, tuple, set, frozenset)
 
 
 class Wrong(Exception):
@@ -57,15 +59,15 @@ def _came(value: object) -> str:
     if kind in (str, bytes, bytearray) and isinstance(value, (str, bytes, bytearray)):
         more = "..." if len(value) > _LONGEST else ""
         return f"{name} {value[:_LONGEST]!r}{more}"
-    if isinstance(value, (list, tuple, dict, set, frozenset)):
+    if kind in (*ITEMS, dict) and isinstance(value, (*ITEMS, dict)):
         return f"{name} of {len(value)}"
-    if isinstance(value, int) and not -_LARGEST_INT < value < _LARGEST_INT:
+    if kind is int and isinstance(value, int) and value.bit_length() > _MANY_BITS:
         return f"{name} of {value.bit_length()} bits"
-    shown = repr(value)
-    return f"{name} {shown[:_LONGEST]}{'...' if len(shown) > _LONGEST else ''}"
-
-
-# -- forms -------------------------------------------------------------------------
+    if kind in (bool, int, float, complex):
+        return f"{name} {value!r}"
+    # Of another class than those that cross by themselves a repr may do anything.
+    shown = name if writer_of(kind) is None else repr(value)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
 
 
 class Form:
@@ -211,9 +213,6 @@ class Member(Form):
         if self._bits is not None and member.value & ~self._bits:
             return False
         return not self._only or member in self._only
-
-
-ITEMS = (list, tuple, set, frozenset)
 
 
 class Items(Form):
