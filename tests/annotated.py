@@ -104,6 +104,14 @@ class Login:
     password: privsep.Secret[str]
 
 
+@dataclasses.dataclass
+class Exits:
+    code: int
+
+    def __post_init__(self) -> None:
+        raise SystemExit(self.code)
+
+
 Name = NewType("Name", str)
 Number = TypeVar("Number", int, float)
 
@@ -312,6 +320,13 @@ def fail_with(
     path: Annotated[pathlib.Path, privsep.Beneath("/proc/sys/kernel")],
 ) -> None:
     raise ValueError(path)
+
+
+@threads.entrypoint
+def exit_after(
+    path: Annotated[pathlib.Path, privsep.Beneath("/proc/sys/kernel")], then: Exits
+) -> None:
+    """Never run."""
 
 
 @threads.entrypoint

@@ -631,6 +631,15 @@ def test_a_marker_that_holds_gives_what_is_open_until_the_call_ends() -> None:
             annotated.read_all([path, pathlib.Path("no such")])
         with pytest.raises(privsep.Refused, match="parameter count"):
             annotated.read_all([path, path], "x")  # type: ignore[arg-type]
+        with pytest.raises(privsep.Refused, match="not checked: SystemExit"):
+            annotated.exit_after(path, {"code": 1})  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="/proc/self/fd"):
             annotated.fail_with(path)
     assert annotated.open_descriptors() == before
+
+
+def test_a_traceback_begins_with_the_function() -> None:
+    with pytest.raises(KeyError) as caught:
+        annotated.returns_what_it_says_not("no such")
+    lines = str(caught.value.__cause__).splitlines()
+    assert "in returns_what_it_says_not" in lines[3]

@@ -138,7 +138,7 @@ class Checker:
                 value = done[place]
                 if type(value) not in kinds:
                     done[place] = slot.form.check(value, held)
-        except Exception as error:  # noqa: BLE001 - too deep, too large: none may go on
+        except BaseException as error:  # noqa: BLE001 - whatever it is, none may go on
             reason = self._reason(slot, error)
         else:
             return done, kwargs, held
@@ -146,7 +146,7 @@ class Checker:
         # Out here it has no context: that would hold the value.
         raise errors.Refused(reason)
 
-    def _reason(self, slot: _Slot | None, error: Exception) -> str:
+    def _reason(self, slot: _Slot | None, error: BaseException) -> str:
         if slot is None or not isinstance(error, Wrong):
             return f"{self._name}(): arguments not checked: {type(error).__name__}"
         text = f"expected {slot.form.expected}, got a value that is not shown"

@@ -37,7 +37,8 @@ _LONG_TRACEBACK = 8000
 _LONGEST_TRACEBACK = 1 << 20
 _MANY = 20
 _MOST_EXCEPTIONS = 500
-_CALLER = "privsep._daemon.serve"  #: whose frame nobody needs to see
+#: whose frames nobody needs to see
+_CALLERS = ("privsep._daemon.serve", "privsep._boundary.parameters")
 
 # The interpreter's own descriptors, each called with the class or the exception.
 _mro_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
@@ -208,7 +209,7 @@ def _short(value: object) -> str:
 def _traceback(error: BaseException) -> str:
     """Return the traceback as Python prints it; nothing if there is none."""
     frames = _traceback_of(error)
-    if frames is not None and frames.tb_frame.f_globals["__name__"] == _CALLER:
+    while frames is not None and frames.tb_frame.f_globals["__name__"] in _CALLERS:
         frames = frames.tb_next
     if frames is None:
         return ""
