@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
 import importlib
@@ -537,6 +538,7 @@ def test_a_secret_within_something_crosses() -> None:
     came = annotated.echo["Login"](Login("ann", privsep.Secret(_HIDDEN)))
     assert came.password.reveal() == _HIDDEN
     assert _HIDDEN not in repr(came)
+    assert _HIDDEN not in repr(dataclasses.asdict(came))
     (came,) = annotated.echo["list[Secret]"]([privsep.Secret(_HIDDEN)])
     assert came.reveal() == _HIDDEN
 

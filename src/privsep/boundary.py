@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sized
-    from typing import TypeAlias
+    from typing import Self, TypeAlias
 
     #: of any type that has an order
     Ordered: TypeAlias = Any
@@ -43,6 +43,10 @@ class Secret(Generic[T_co]):
     def __repr__(self) -> str:
         """Return a text that does not depend on the value."""
         return "Secret(...)"
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return itself: `dataclasses.asdict` copies, and the value stays in here."""
+        return self
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         """Refuse to be pickled: the value would be in the pickle."""
