@@ -289,6 +289,16 @@ def test_what_is_not_as_annotated_is_refused_with_name_expected_and_came(
     assert isinstance(caught.value, PermissionError)
 
 
+@pytest.mark.parametrize("place", [-1, 2, 2**70, True, "0", None, 0])
+def test_a_forged_place_in_a_union_chooses_nothing_that_does_not_fit(
+    place: Any,
+) -> None:
+    """What is not as annotated crosses as it is, as from a hostile client."""
+    for forged in ((place, "green"), (place, 2.0), (place,), (place, "red", "red")):
+        with pytest.raises(privsep.Refused, match="parameter value: expected Color"):
+            annotated.echo["Color | str"](forged)
+
+
 def test_a_very_deep_argument_is_refused_and_the_worker_goes_on() -> None:
     value: dict[str, Any] = {"name": "x"}
     for _ in range(45):
