@@ -445,8 +445,9 @@ class Writer:
         poll.register(self._hear, select.POLLIN)
         poll.register(self._sock, select.POLLIN)
         while not self._ended:
-            if self._turn() and not self._must:
-                time.sleep(_TURN)
+            if self._turn():
+                if not self._must:
+                    time.sleep(_TURN)
                 continue
             # Whoever sends from now on rings; who did before is looked at.
             self._page.asleep[0] = 1
@@ -486,11 +487,13 @@ class Writer:
                 if line.at_end:
                     self._drop(slot, "died")
             self._flush()
+        # What is left are threads that overran.
+        outcome = "abandoned" if self._ended == "ended" else "died"
         for slot in list(self._lines):
-            self._drop(slot, "abandoned")
+            self._drop(slot, outcome)
         self._flush()
-        lost: Record = {"lost": self._lost} if self._lost else {}
-        self._pending.append(self._record("close", outcome=self._ended) | lost)
+        self._tell_lost()
+        self._pending.append(self._record("close", outcome=self._ended))
         self._flush()
         if self._lost:
             complain(f"the audit lacks {self._lost} records: {self._trouble}")
@@ -702,14 +705,20 @@ class Writer:
             for record in missed:
                 if record["event"] == "lost":  # it stands for those that it counts
                     self._lost += cast("int", record["count"])
-                elif record["event"] != "open":  # which is made again
+                elif record["event"] not in ("open", "begin"):
+                    # "open" is made again; what begins has one at its end
                     self._lost += 1
         elif self._lost:
             complain(f"the audit is written again, without {self._lost} records")
+            self._tell_lost()
+            self._trouble = ""
+
+    def _tell_lost(self) -> None:
+        """Have a record say how many are missing, if any are."""
+        if self._lost:
             lost = self._record("lost", count=self._lost, reason=self._trouble)
             self._pending.append(lost)
             self._lost = 0
-            self._trouble = ""
 
     def _answer(
         self, begun: list[Line], records: list[Record], most: int, least: int
