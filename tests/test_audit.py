@@ -18,6 +18,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -396,7 +397,7 @@ def test_the_daemon_with_one_loads_no_json_and_no_hashes(audited: Start) -> None
     loaded = audited().loaded_modules()
     if METHOD == "fork":
         pytest.skip("a fork has what its parent has loaded")
-    assert not {"json", "hashlib", "privsep._daemon.audit_writer"}.intersection(loaded)
+    assert not {"json", "hashlib", "privsep._daemon.audit.writer"}.intersection(loaded)
 
 
 # -- the chain -----------------------------------------------------------------
@@ -731,20 +732,28 @@ def test_syslog_gets_the_records_and_the_head(
     service.echo(1)
     service.echo(2)
     records = service.records()
-    heads: list[str] = []
+    heads: list[dict[str, Any]] = []
     lines: list[dict[str, Any]] = []
-    last = records[-1]
-    while not heads or f"seq={last['seq']} " not in heads[-1]:
+    last = {"context": "audited", "seq": records[-1]["seq"]}
+    last |= {"event": "head", "hash": records[-1]["hash"]}
+    while last not in heads:
         priority, _, message = listener.recv(4096).decode().partition(">")
-        message = message.partition("]: ")[2]
-        if priority == "<85":
-            heads.append(message)
-        else:
-            assert priority == "<86"
-            lines.append(json.loads(message))
+        record = json.loads(message.partition("]: ")[2])
+        {"<85": heads, "<86": lines}[priority].append(record)
     assert lines == records
     assert len(heads) > 1
-    assert heads[-1] == f"audit head: context=audited seq={last['seq']} {last['hash']}"
+
+
+def fields_of(entry: bytes) -> dict[str, str]:
+    """Read what journald's native protocol has in a datagram."""
+    fields = {}
+    while entry:
+        name, _, rest = entry.partition(b"\n")
+        (size,) = struct.unpack_from("<Q", rest)
+        fields[name.decode()] = rest[8 : 8 + size].decode()
+        assert rest[8 + size :][:1] == b"\n"
+        entry = rest[8 + size + 1 :]
+    return fields
 
 
 def test_journald_gets_the_records(audited: Start, listener: socket.socket) -> None:
@@ -752,9 +761,7 @@ def test_journald_gets_the_records(audited: Start, listener: socket.socket) -> N
     service.echo(1)
     records = service.records()
     for record in records:
-        fields = dict(
-            line.split("=", 1) for line in listener.recv(4096).decode().splitlines()
-        )
+        fields = fields_of(listener.recv(4096))
         assert json.loads(fields["MESSAGE"]) == record
         assert fields["PRIVSEP_CONTEXT"] == "audited"
 

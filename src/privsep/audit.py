@@ -101,6 +101,11 @@ class Chain:
         # Quotes within values are escaped: it stands there once.
         return text.replace(_UNSEALED, f'"hash":"{self.head}"').encode() + b"\n"
 
+    def witness(self, context: str) -> bytes:
+        """Return what others than the files may know of the chain: its head."""
+        known = {"context": context, "event": "head", "hash": self.head}
+        return self._encode({**known, "seq": self.number}).encode()
+
 
 def parse_head(data: bytes) -> tuple[int, str] | None:
     """Return number and hash of the last record, as a head file has them."""
