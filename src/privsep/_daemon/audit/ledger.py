@@ -34,6 +34,7 @@ class Ledger:
 
     def __init__(self, audit: Audit, context: str) -> None:
         self.trouble = ""  #: why records are missing
+        self._said = ""
         self._context = context
         self._daemon = os.getppid()
         self._head_every = audit.head_every
@@ -59,7 +60,7 @@ class Ledger:
             self._pending.append(self._opening("start"))
         self._head_told = self._chain.number
         self.write([])
-        self.trouble = ""  # what is said before the daemon is ready, nobody hears
+        self._said = ""  # what is said before the daemon is ready, nobody hears
 
     def reopen(self) -> None:
         """Open the file anew before the next record."""
@@ -146,22 +147,22 @@ class Ledger:
 
     def _count(self, missed: list[Record]) -> None:
         """Count records that not all sinks have; say so once, and when it is over."""
-        if missed:
-            trouble = "; ".join(sink.trouble for sink in self._sinks if sink.trouble)
-            if trouble != self.trouble:
-                self.trouble = trouble
-                complain(f"the audit cannot be written: {trouble}")
-            for record in missed:
-                if record["event"] == "lost":  # it stands for those that it counts
-                    self._lost += cast("int", record["count"])
-                elif record["event"] not in ("open", "begin"):
-                    # "open" is made again; what begins has one at its end
-                    self._lost += 1
-        else:
+        if not missed:
             if self._lost:
                 complain(f"the audit is written again, without {self._lost} records")
                 self._record_lost()
-            self.trouble = ""
+            self.trouble = self._said = ""
+            return
+        self.trouble = "; ".join(sink.trouble for sink in self._sinks if sink.trouble)
+        for record in missed:
+            if record["event"] == "lost":  # it stands for those that it counts
+                self._lost += cast("int", record["count"])
+            elif record["event"] not in ("open", "begin"):
+                # "open" is made again; what begins has one at its end
+                self._lost += 1
+        if self._lost and self.trouble != self._said:
+            complain(f"the audit cannot be written: {self.trouble}")
+            self._said = self.trouble
 
     def _record_lost(self) -> None:
         """Have a record say how many are missing, if any are."""
