@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     import compromised
+    import secretive
 
     Start = Callable[..., "Audited"]
     Record = dict[str, Any]
@@ -40,6 +41,7 @@ _IN_MODIFY, _IN_CREATE = 0x2, 0x100
 _MODULE = """\
 import compromised
 import privsep
+import secretive
 from service import Service
 
 context = privsep.Context(
@@ -47,7 +49,8 @@ context = privsep.Context(
     audit=privsep.Audit({audit}), {options}
 )
 service = Service(context)
-attacks = compromised.Attacks(context)
+service.attacks = compromised.Attacks(context)
+service.secretive = secretive.Secretive(context)
 """
 
 only_root = pytest.mark.skipif(not IS_ROOT, reason="needs root: another uid")
@@ -58,6 +61,7 @@ class Audited(Service):
 
     path: Path
     attacks: compromised.Attacks
+    secretive: secretive.Secretive
 
     def records(self) -> list[Record]:
         """Stop the daemon, and return what was recorded."""
@@ -117,7 +121,6 @@ def start_audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
         service = object.__new__(Audited)
         service.__dict__.update(vars(module.service))
         service.path = path
-        service.attacks = module.attacks
         service.context.start(METHOD)
         started.append(service)
         return service

@@ -138,6 +138,22 @@ def test_a_name_that_looks_like_several_is_shown_as_one(audited: Start) -> None:
     assert call["arguments"] == "'a=1, b'=2"
 
 
+def test_what_is_called_a_secret_is_not_shown(audited: Start) -> None:
+    service = audited()
+    takes = service.secretive
+    takes.log_in("me", "hidden")
+    takes.log_in(user="me", password="hidden", api_key="hidden")  # noqa: S106
+    takes.renew(1, "hidden")
+    takes.keep(123, "name")
+    assert [call["arguments"] for call in service.calls()] == [
+        "'me', <secret>",
+        "user='me', password=<secret>, api_key=<secret>",
+        "1, <secret>",
+        "<secret>, 'name'",
+    ]
+    assert "hidden" not in service.path.read_text()
+
+
 def test_a_call_of_what_is_no_entrypoint_is_recorded(audited: Start) -> None:
     service = audited()
     entry = service.context._table["service.echo"]

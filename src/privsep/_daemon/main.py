@@ -81,7 +81,7 @@ def _prepare(
     if context.audit is not None:
         from privsep._daemon.audit import auditor  # noqa: PLC0415 - only with an audit
 
-        audit = auditor.start(context.audit, context.name)
+        audit = auditor.start(context.audit, context.name, table)
     outcome = lock_down(Kept(ids, context.capability_mask, context.sandbox))
     if audit is not None:
         audit.wait_until_ready()

@@ -36,13 +36,17 @@ from privsep._daemon.audit.messages import (
     complain,
 )
 from privsep._daemon.audit.recorder import Recorder
+from privsep._daemon.audit.summary import secret_places
 from privsep._wire import descriptors
 from privsep.errors import StartError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from privsep._daemon.workers import Worker
     from privsep._wire.descriptors import Credentials
     from privsep.audit import Audit
+    from privsep.context import Entry
 
 _TAKE_WITHIN = struct.pack("@ll", 1, 0)  # a second, as a timeval
 _ANSWER_WITHIN = struct.pack("@ll", 5, 0)
@@ -60,12 +64,14 @@ class Auditor:
         bell: int,
         asleep: memoryview,
         audit: Audit,
+        secrets: Mapping[bytes, frozenset[int]],
     ) -> None:
         self.sock = sock
         self._pid = pid
         self._pidfd = os.pidfd_open(pid)
         self._bell = bell
         self._asleep = asleep
+        self._secrets = secrets
         self._must = audit.on_failure == "error"
         self._lost = 0  #: records, that the writer was not told of yet
         self._lost_by: dict[int, mmap.mmap] = {}  #: by the worker of a slot
@@ -95,7 +101,9 @@ class Auditor:
         lost = self._lost_by[slot] = mmap.mmap(-1, COUNT.size)
         self._writers = writers
         self._slot = slot
-        return Recorder(workers, self._bell, self._asleep, lost, wait=self._must)
+        return Recorder(
+            workers, self._bell, self._asleep, lost, self._secrets, wait=self._must
+        )
 
     def dismiss(self, recorder: Recorder) -> None:
         """Close a line for which no worker could be started."""
@@ -203,8 +211,9 @@ class Auditor:
         return True
 
 
-def start(audit: Audit, context_name: str) -> Auditor:
+def start(audit: Audit, context_name: str, table: Mapping[bytes, Entry]) -> Auditor:
     """Fork the writer, which has all privileges still; `wait_until_ready` for it."""
+    secrets = {name: secret_places(entry.function) for name, entry in table.items()}
     ours, writers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     asleep = memoryview(mmap.mmap(-1, 1))
     hear, bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -222,4 +231,4 @@ def start(audit: Audit, context_name: str) -> Auditor:
     writers.close()
     os.close(hear)
     signal.signal(signal.SIGHUP, lambda *_: None)  # until the supervisor looks
-    return Auditor(ours, pid, bell, asleep, audit)
+    return Auditor(ours, pid, bell, asleep, audit, secrets)

@@ -46,6 +46,7 @@ class Recorder:
         asleep: whether the writer must be woken; memory that all share, and on which
             nothing depends but when the writer looks.
         lost: memory that supervisor and worker share: how many records are missing.
+        secrets: of which entrypoints which arguments are secrets, by their places.
         wait: whether a call must not run before its beginning is recorded.
 
     """
@@ -56,6 +57,7 @@ class Recorder:
         bell: int,
         asleep: memoryview,
         lost: mmap,
+        secrets: Mapping[bytes, frozenset[int]],
         *,
         wait: bool,
     ) -> None:
@@ -63,6 +65,7 @@ class Recorder:
         self._bell = bell
         self._asleep = asleep
         self._lost = lost
+        self._secrets = secrets
         self._wait = wait
         self._patient = True  #: a full queue is worth waiting for
         self._begun: int | None = None
@@ -73,9 +76,9 @@ class Recorder:
         self, name: bytes, args: list[object], kwargs: Mapping[str, object]
     ) -> str:
         """Record that a call begins; return why it must not, or nothing."""
+        text = summary(args, kwargs, self._secrets.get(name, ()))
         if len(name) > NAME_SIZE:
             name = name[:NAME_SIZE]
-        text = summary(args, kwargs)
         message = FROM_WORKER.pack(BEGIN, time_ns(), len(name)) + name + text
         if not self._tell(message):
             return "the audit's writer is gone, or takes nothing" if self._wait else ""
