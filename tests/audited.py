@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 from conftest import IS_ROOT, METHOD
 from forks import fork
+from observe import children
 from service import Service
 
 from privsep.audit import main as audit_command
@@ -169,24 +170,18 @@ def wait_for_line(path: Path, event: str) -> None:
     )
 
 
-def writer_of(path: Path) -> int:
-    """Return the writer's pid, as the outer namespace has it.
+def writer_pid() -> int:
+    """Return the pid of the only daemon's writer, as the outer namespace has it.
 
-    It alone of the daemon's processes holds the file open; a root of a user
-    namespace is not looked into, so there its place among the children tells.
+    It is a child of the daemon that, other than a worker, leads no process group.
     """
-    daemons = _below(os.getpid())
-    for pid in daemons:
-        try:
-            open_files = [
-                os.readlink(f"/proc/{pid}/fd/{fd}")
-                for fd in os.listdir(f"/proc/{pid}/fd")
-            ]
-        except OSError:
-            continue
-        if str(path) in open_files:
-            return pid
-    pytest.skip("the writer cannot be found: it is not to be looked into")
+    (writer,) = (
+        child
+        for daemon in _below(os.getpid())
+        for child in children(daemon)
+        if not children(child) and os.getpgid(child) != child
+    )
+    return writer
 
 
 def parent_of(pid: int) -> int:
@@ -195,11 +190,7 @@ def parent_of(pid: int) -> int:
 
 
 def _below(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *_below(child)]
-    return found
+    return [x for child in children(pid) for x in (child, *_below(child))]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from audited import (
     read,
     start_audited,
     wait_for_line,
-    writer_of,
+    writer_pid,
 )
 from conftest import METHOD
 from observe import daemon_pid
@@ -290,7 +290,7 @@ def test_the_writer_has_ended_when_the_daemon_ends(
 ) -> None:
     service = audited(on_failure=on_failure)
     service.echo(1)
-    with ended(writer_of(service.path)) as writer, ended(daemon_pid()) as daemon:
+    with ended(writer_pid()) as writer, ended(daemon_pid()) as daemon:
         stopping = threading.Thread(target=service.context.stop)
         stopping.start()
         daemon.poll()

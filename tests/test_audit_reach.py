@@ -22,7 +22,7 @@ from audited import (
     stopped,
     wait_for,
     wait_for_line,
-    writer_of,
+    writer_pid,
 )
 from conftest import METHOD
 
@@ -70,7 +70,7 @@ def tried(service: Audited, what: str, pid: int) -> str:
 @only_root
 @pytest.mark.parametrize("what", sorted(_KILLS | _CHANGES | {"ptrace"}))
 def test_a_worker_does_not_reach_the_writer(as_nobody: Audited, what: str) -> None:
-    writer = writer_of(as_nobody.path)
+    writer = writer_pid()
     assert tried(as_nobody, what, writer) == "PermissionError"
 
 
@@ -87,7 +87,7 @@ def test_a_worker_that_may_kill_can_end_the_writer_which_is_said(
     audited: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = audited(user=65534, group=65534, keep=["CAP_KILL"])
-    writer = writer_of(service.path)
+    writer = writer_pid()
     with ended(writer) as end:
         assert service.try_to("kill", writer) == "nothing"
         end.poll()
@@ -166,7 +166,7 @@ def test_others_are_recorded_whatever_a_worker_sends(
 
 def test_what_was_sent_cannot_be_taken_back(audited: Start) -> None:
     service = audited()
-    with stopped(writer_of(service.path)):
+    with stopped(writer_pid()):
         service.echo("sent before")
         assert service.attacks.take_back() == []
     first, second = service.calls()
@@ -184,7 +184,7 @@ def test_a_worker_cannot_hide_what_others_could_not_send(
         before.step()
         service.echo(0)
         after.step()
-        with stopped(writer_of(service.path)):
+        with stopped(writer_pid()):
             for number in range(3000):
                 service.echo(number)
             assert int(before.step()) > 0
@@ -198,7 +198,7 @@ def test_a_worker_cannot_hide_what_others_could_not_send(
 def test_a_flood_is_not_taken_into_memory(audited: Start) -> None:
     service = audited()
     service.echo(1)
-    writer = writer_of(service.path)
+    writer = writer_pid()
     before = most_resident(writer)
     service.attacks.flood(8000)
     service.echo("afterwards")
@@ -223,7 +223,7 @@ def test_a_jammed_bell_does_not_keep_the_writer_from_its_signals(
     with OtherClient(service.attacks.jam_the_bell) as other:
         other.step()
         old = service.path.with_suffix(".1")
-        writer = writer_of(service.path)
+        writer = writer_pid()
         for _ in range(20):
             service.path.rename(old)
             os.kill(writer, signal.SIGHUP)

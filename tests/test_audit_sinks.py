@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from audited import (
+    OtherClient,
     complete,
     ended,
     missing,
@@ -28,7 +29,7 @@ from audited import (
     stopped,
     wait_for,
     wait_for_line,
-    writer_of,
+    writer_pid,
 )
 from conftest import METHOD
 from forks import in_child
@@ -60,7 +61,7 @@ def test_sighup_opens_the_file_anew_and_the_chain_goes_on(
     service = audited()
     service.echo(1)
     wait_for_line(service.path, "call")
-    writer = writer_of(service.path)
+    writer = writer_pid()
     old = service.path.with_suffix(".1")
     service.path.rename(old)
     os.kill(parent_of(writer) if whom == "daemon" else writer, signal.SIGHUP)
@@ -76,7 +77,7 @@ def test_no_call_is_lost_while_the_file_is_rotated(
     audited: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     service = audited()
-    writer = writer_of(service.path)
+    writer = writer_pid()
     rotated: list[Path] = []
     made: list[object] = []
     enough = threading.Event()
@@ -305,7 +306,7 @@ def test_a_writer_that_stands_still_hangs_no_call_and_none_is_lost_unseen(
 ) -> None:
     service = audited()
     service.echo("before")
-    with stopped(writer_of(service.path)):
+    with stopped(writer_pid()):
         for number in range(_MORE_THAN_A_QUEUE):
             assert service.echo(number) == number
     records = service.records()
@@ -316,7 +317,7 @@ def test_a_writer_that_stands_still_hangs_no_call_and_none_is_lost_unseen(
 
 def test_an_exception_in_a_call_that_was_lost_marks_no_other(audited: Start) -> None:
     service = audited()
-    with stopped(writer_of(service.path)):
+    with stopped(writer_pid()):
         for number in range(_MORE_THAN_A_QUEUE):
             service.echo(number)
         with pytest.raises(KeyError):
@@ -334,13 +335,31 @@ def test_refusals_that_a_writer_does_not_take_are_counted(
     assert service.context.client is not None
     assert service.context.client._connection is not None
     control = service.context.client._connection._control
-    with stopped(writer_of(service.path)):
+    with stopped(writer_pid()):
         for _ in range(_MORE_THAN_A_QUEUE):
             control.send(b"no such request")
     service.echo(2)
     records = service.records()
     refused = [x for x in records if x["event"] == "refused"]
     assert len(refused) + missing(records, caplog) == _MORE_THAN_A_QUEUE
+    assert records[-1]["outcome"] == "ended"
+
+
+def test_refusals_crowd_out_nobodys_calls(audited: Start) -> None:
+    service = audited()
+    service.echo(1)
+    assert service.context.client is not None
+    assert service.context.client._connection is not None
+    control = service.context.client._connection._control
+    with (
+        OtherClient(lambda: service.echo("other")) as other,
+        stopped(writer_pid()),
+    ):
+        for _ in range(_MORE_THAN_A_QUEUE):
+            control.send(b"no such request")
+        assert other.step() == "'other'"
+    calls = complete(service.records())
+    assert [x["arguments"] for x in calls] == ["1", "'other'"]
 
 
 def test_a_writer_that_stands_still_refuses_calls_that_must_be_recorded(
@@ -349,7 +368,7 @@ def test_a_writer_that_stands_still_refuses_calls_that_must_be_recorded(
     service = audited(on_failure="error")
     assert service.count() == 1
     with (
-        stopped(writer_of(service.path)),
+        stopped(writer_pid()),
         pytest.raises(privsep.Refused, match="the audit's writer does not answer"),
     ):
         service.count()

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import struct
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from privsep._daemon.audit.messages import (
@@ -31,7 +32,6 @@ from privsep._daemon.audit.messages import (
     REOPEN,
     STARTED,
     TEXT_SIZE,
-    TURNED_AWAY,
     WORKER,
     complain,
 )
@@ -41,7 +41,7 @@ from privsep._wire import descriptors
 from privsep.errors import StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from privsep._daemon.workers import Worker
     from privsep._wire.descriptors import Credentials
@@ -50,23 +50,37 @@ if TYPE_CHECKING:
 
 _TAKE_WITHIN = struct.pack("@ll", 1, 0)  # a second, as a timeval
 _ANSWER_WITHIN = struct.pack("@ll", 5, 0)
-_END_WITHIN = 5000  # milliseconds, in which the writer has written all
+_END_WITHIN = 5.0  # seconds, in which the writer has written all
 _QUEUE = 1024 * 1024
 
 
 class Auditor:
-    """The supervisor's line to the writer, which is its child."""
+    """The supervisor's lines to the writer, which is its child.
+
+    Args:
+        sock: for what is said of workers.
+        refusals: for what clients can cause at will, so that it crowds out nothing.
+        pid: the writer's.
+        bell: a pipe that wakes it.
+        asleep: whether it must be woken.
+        audit: what the context declares.
+        secrets: of which entrypoints which arguments are secrets, by their places.
+
+    """
 
     def __init__(
         self,
         sock: socket.socket,
+        refusals: socket.socket,
         pid: int,
         bell: int,
         asleep: memoryview,
         audit: Audit,
+        *,
         secrets: Mapping[bytes, frozenset[int]],
     ) -> None:
         self.sock = sock
+        self._refusals = refusals
         self._pid = pid
         self._pidfd = os.pidfd_open(pid)
         self._bell = bell
@@ -145,8 +159,10 @@ class Auditor:
     def turned_away(self, sender: Credentials | None, reason: str) -> None:
         """Record that the supervisor itself refused a client."""
         peer = (0, 0, 0) if sender is None else sender
-        head = FROM_SUPERVISOR.pack(TURNED_AWAY, 0) + PEER.pack(*peer)
-        if not self._send(head + reason.encode()[:TEXT_SIZE]):
+        message = PEER.pack(*peer) + reason.encode()[:TEXT_SIZE]
+        try:
+            self._refusals.send(message, socket.MSG_DONTWAIT)
+        except OSError:
             self._lost += 1
 
     def reopen(self) -> None:
@@ -172,12 +188,14 @@ class Auditor:
         """Have the writer write all that there is, and wait until it has ended."""
         for lost in self._lost_by.values():  # of threads that run on
             self._lost += COUNT.unpack_from(lost)[0]
+        until = monotonic() + _END_WITHIN
+        self.sock.settimeout(_END_WITHIN)
         message = FROM_SUPERVISOR.pack(CLOSE, 0) + COUNT.pack(self._lost)
-        if self._send(message):
+        if self._send(message, flags=0):
             self._lost = 0
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
-        poll.poll(_END_WITHIN)
+        poll.poll(max(0.0, until - monotonic()) * 1000)
         try:
             os.waitpid(self._pid, os.WNOHANG)
         except ChildProcessError:  # as init, the supervisor has reaped it
@@ -191,6 +209,7 @@ class Auditor:
         With the writer's end a worker could take back what it has sent.
         """
         self.sock.close()
+        self._refusals.close()
         os.close(self._pidfd)
         self._close_writers_end()
         for slot, lost in self._lost_by.items():
@@ -202,10 +221,15 @@ class Auditor:
             self._writers.close()
             self._writers = None
 
-    def _send(self, message: bytes, rights: list[int] | None = None) -> bool:
-        """Send without waiting, as a deadline may be due; return whether it went."""
+    def _send(
+        self,
+        message: bytes,
+        rights: Sequence[int] = (),
+        flags: int = socket.MSG_DONTWAIT,
+    ) -> bool:
+        """Send, without waiting, as a deadline may be due; return whether it went."""
         try:
-            descriptors.send(self.sock, message, rights or [], socket.MSG_DONTWAIT)
+            descriptors.send(self.sock, message, list(rights), flags)
         except OSError:
             return False
         return True
@@ -215,20 +239,23 @@ def start(audit: Audit, context_name: str, table: Mapping[bytes, Entry]) -> Audi
     """Fork the writer, which has all privileges still; `wait_until_ready` for it."""
     secrets = {name: secret_places(entry.function) for name, entry in table.items()}
     ours, writers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    refusals, refused = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     asleep = memoryview(mmap.mmap(-1, 1))
     hear, bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     pid = os.fork()
     if pid == 0:
         try:
             ours.close()
+            refusals.close()
             os.close(bell)
             # Only now, so that neither supervisor nor workers load what it needs.
             from privsep._daemon.audit import writer  # noqa: PLC0415
 
-            writer.run(audit, context_name, writers, hear, asleep)
+            writer.run(audit, context_name, writers, refused, hear, asleep)
         finally:
             os._exit(1)
     writers.close()
+    refused.close()
     os.close(hear)
     signal.signal(signal.SIGHUP, lambda *_: None)  # until the supervisor looks
-    return Auditor(ours, pid, bell, asleep, audit, secrets)
+    return Auditor(ours, refusals, pid, bell, asleep, audit, secrets=secrets)

@@ -29,15 +29,16 @@ ANSWER = struct.Struct("=Q")
 FROM_SUPERVISOR = struct.Struct("=BH")
 STARTED: Final = 1  #: WORKER, with the writer's end of the worker's socket
 ENDED: Final = 2  #: FATE
-TURNED_AWAY: Final = 3  #: PEER, and the reason
-OVERRAN: Final = 4
-REOPEN: Final = 5
-CLOSE: Final = 6  #: COUNT of records that could not be sent
+OVERRAN: Final = 3
+REOPEN: Final = 4
+CLOSE: Final = 5  #: COUNT of records that could not be sent
 WORKER = struct.Struct("=IIII")  # its pid; its client's pid, uid and gid
-PEER = struct.Struct("=III")
 FATE = struct.Struct("=BiQ")  # how it ended, its wait status, a COUNT
 BY_ITSELF, AT_DEADLINE, AS_ASKED = 0, 1, 2
 COUNT = struct.Struct("=Q")
+
+# From the supervisor, on the line of refusals: whom it refused, and then why.
+PEER = struct.Struct("=III")  # a client's pid, uid and gid
 
 # To the supervisor, once: READY, or why the audit cannot start.
 READY = b"\0"

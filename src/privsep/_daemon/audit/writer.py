@@ -48,11 +48,16 @@ _OUTCOME = {
 
 
 def run(
-    audit: Audit, context: str, sock: socket.socket, bell: int, asleep: memoryview
+    audit: Audit,
+    context: str,
+    sock: socket.socket,
+    refusals: socket.socket,
+    bell: int,
+    asleep: memoryview,
 ) -> NoReturn:
     """Be the writer; never return."""
     try:
-        replace_all_except({sock.fileno(), bell})
+        replace_all_except({sock.fileno(), refusals.fileno(), bell})
         for number in (signal.SIGTERM, signal.SIGXFSZ):  # it ends with its senders
             signal.signal(number, signal.SIG_IGN)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -66,7 +71,7 @@ def run(
         sock.send(words[: messages.LARGEST])
         os._exit(1)
     must = audit.on_failure == "error"
-    writer = Writer(ledger, sock, bell, asleep, must=must)
+    writer = Writer(ledger, sock, refusals, bell, asleep, must=must)
     if not must:  # callers are not waiting: let them run first
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     sock.send(messages.READY)
@@ -131,6 +136,7 @@ class Writer:
         self,
         ledger: Ledger,
         sock: socket.socket,
+        refusals: socket.socket,
         bell: int,
         asleep: memoryview,
         *,
@@ -138,6 +144,7 @@ class Writer:
     ) -> None:
         self._ledger = ledger
         self._sock = sock
+        self._refusals = refusals
         self._bell = bell
         self._asleep = asleep
         self._must = must
@@ -153,8 +160,8 @@ class Writer:
     def work(self) -> None:
         """Take and write until supervisor and workers are gone."""
         poll = select.poll()
-        for descriptor in (self._bell, self._signals, self._sock.fileno()):
-            poll.register(descriptor, select.POLLIN)
+        for watched in (self._bell, self._signals, self._sock, self._refusals):
+            poll.register(watched, select.POLLIN)
         while not self._ended:
             if self._turn():
                 if not self._must:
@@ -176,7 +183,7 @@ class Writer:
 
     def _turn(self) -> bool:
         """Take what is there and write it; return whether there was anything."""
-        some = self._take_from_supervisor()
+        some = self._take_from_supervisor() | self._take_refusals()
         for descriptor, _ in self._epoll.poll(0):
             slot = self._slots.get(descriptor)
             if slot is not None:
@@ -207,6 +214,8 @@ class Writer:
 
     def _finish(self) -> None:
         """Write all that was sent, and the end."""
+        while self._take_refusals():
+            pass
         for slot, line in list(self._lines.items()):
             if line.at_end:
                 self._drop(slot, "died")
@@ -247,6 +256,19 @@ class Writer:
                 break
         return True
 
+    def _take_refusals(self) -> bool:
+        for taken in range(_MOST_MESSAGES):
+            try:
+                data = self._refusals.recv(messages.LARGEST, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return taken > 0
+            if not data:  # the supervisor has ended, which its own line tells, too
+                return taken > 0
+            peer = _peer(*messages.PEER.unpack_from(data))
+            reason = _text(data[messages.PEER.size :], messages.TEXT_SIZE)
+            self._ledger.add(self._ledger.record("refused", peer=peer, reason=reason))
+        return True
+
     def _obey(self, data: bytes, sockets: list[socket.socket]) -> None:
         kind, slot = messages.FROM_SUPERVISOR.unpack_from(data)
         rest = data[messages.FROM_SUPERVISOR.size :]
@@ -266,11 +288,6 @@ class Writer:
             call = self._lines[slot].call if slot in self._lines else None
             if call is not None:
                 call.overran = True
-        elif kind == messages.TURNED_AWAY:
-            client = list(messages.PEER.unpack_from(rest))
-            reason = _text(rest[messages.PEER.size :], messages.TEXT_SIZE)
-            record = self._ledger.record("refused", peer=_peer(*client), reason=reason)
-            self._ledger.add(record)
         elif kind == messages.REOPEN:
             self._ledger.reopen()
         elif kind == messages.CLOSE:
