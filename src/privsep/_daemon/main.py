@@ -90,9 +90,9 @@ def _lock_down(
     _refuse_clients_uid(ids.uid, peer_credentials(control).uid)
     audit = None
     if context.audit is not None:
-        from privsep._daemon import audit_sender  # noqa: PLC0415 - only with an audit
+        from privsep._daemon.audit import auditor  # noqa: PLC0415 - only with an audit
 
-        audit = audit_sender.start(context.audit, context.name, context.workers)
+        audit = auditor.start(context.audit, context.name, table)
     outcome = lock_down(Kept(ids, context.capability_mask, context.sandbox))
     if audit is not None:
         audit.wait_until_ready()

@@ -39,7 +39,7 @@ from privsep._wire.control import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from privsep._daemon.audit_sender import Auditor
+    from privsep._daemon.audit.auditor import Auditor
     from privsep._daemon.serve import Service
     from privsep._daemon.slots import Slot
     from privsep._wire.descriptors import Credentials, Datagram
