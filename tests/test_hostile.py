@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import METHOD
-from observe import daemon_pid, wait_for_end, wait_for_rest
+from observe import Forked, daemon_pid, wait_for_end, wait_for_rest
 
 from privsep._wire import descriptors
 from privsep._wire.control import HELLO
@@ -83,18 +83,27 @@ def test_a_socket_that_has_no_name_does_not_end_the_daemon(plain: Service) -> No
 def test_the_daemons_end_waits_once_for_all_that_do_not_read_their_logs(
     plain: Service,
 ) -> None:
-    plain.echo(1)
+    """A process has one log line, so there is one process for each."""
+    receiver, sender = socket.socketpair()
     client = plain.context.client
     assert client is not None
-    lines: list[socket.socket] = []
-    # One wait is three seconds; so many, one after the other, are beyond WITHIN.
-    for _ in range(24):
-        lines.append(open_log_line(plain))
+
+    def leave_full_line() -> None:
+        plain.echo(1)
+        line = open_log_line(plain)
         client.ensure_started().pool.idle.pop().cancel()
         for _ in range(3):  # a worker begun now prints to the line opened last
             plain.write_output("y\n" * 30_000)
+        socket.send_fds(sender, [b"x"], [line.fileno()])
+
+    # One wait is three seconds; so many, one after the other, are beyond WITHIN.
+    lines: list[int] = []
+    with receiver, sender:
+        for _ in range(24):
+            assert Forked(leave_full_line).wait() == 0
+            lines += socket.recv_fds(receiver, 1, 1)[1]
     daemon = os.pidfd_open(daemon_pid())
     plain.context.stop()
     wait_for_end(daemon)
     for line in lines:
-        line.close()
+        os.close(line)
