@@ -146,7 +146,7 @@ def start() -> Iterator[Callable[..., Service]]:
 
     def start_service(name: str, method: Method = METHOD) -> Service:
         service = services[name]
-        service.context.start(method)
+        service.context.start(method, deadline=_END_WITHIN)
         started.append(service)
         return service
 

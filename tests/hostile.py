@@ -166,7 +166,9 @@ class Daemon:
 
         # No pid namespace: the test wants to see the daemon, and the daemon who
         # is who.
-        options = StartOptions(method=method, namespaces=("net", "mount"))
+        options = StartOptions(
+            method=method, namespaces=("net", "mount"), deadline=PROMPTLY
+        )
         with (
             mock.patch.object(process, "control_pair", control_pair),
             mock.patch.object(fork, "control_pair", control_pair),

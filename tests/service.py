@@ -58,6 +58,17 @@ def open_and_wait(begun: str, fifo: str) -> str:
     return Path(fifo).read_text()
 
 
+def tell_and_wait(begun: str, held: str) -> str:
+    """Write a byte to the fifo `begun`, then run until nobody can write to `held`."""
+    with open(begun, "wb") as file:
+        file.write(b"x")
+    descriptor = os.open(held, os.O_RDONLY | os.O_NONBLOCK)  # it may be so already
+    os.set_blocking(descriptor, True)
+    with open(descriptor) as file:
+        file.read()
+    return "waited"
+
+
 def open_wait_and_tell(begun: str, fifo: str, finished: str) -> None:
     """As `open_and_wait`, and write to `finished` what was read."""
     Path(finished).write_text(open_and_wait(begun, fifo))
@@ -159,6 +170,7 @@ class Service:
         self.short_sleep = context.entrypoint(timeout=0.3)(short_sleep)
         self.wait_for_writer = expose(wait_for_writer)
         self.open_and_wait = expose(open_and_wait)
+        self.tell_and_wait = expose(tell_and_wait)
         self.fail = expose(fail)
         self.exit_with = expose(exit_with)
         self.kill_self = expose(kill_self)

@@ -182,7 +182,7 @@ def test_a_fork_while_another_thread_opens_a_channel_does_not_hide_its_end(
         (daemon,) = set(map(int, Path(f"/proc/self/task/{os.getpid()}/children")
                             .read_text().split())) - {child.pid}
         os.kill(daemon, signal.SIGKILL)
-        caller.join(20)
+        caller.join(60)
         print(outcome)
         Path(never).write_text("")
         child.result()
@@ -277,7 +277,7 @@ def test_the_daemon_goes_when_the_last_holder_has_gone(
     assert int(go_on.read_text()) not in (daemon, worker)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    assert poll.poll(1000)
+    assert poll.poll(60_000)
     os.close(pidfd)
 
 
@@ -309,7 +309,7 @@ def test_a_child_does_not_keep_the_worker_of_a_parent_that_is_killed(
     else:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        assert poll.poll(1000)
+        assert poll.poll(60_000)
         os.close(pidfd)
     go_on.write_text("go on")
     assert go_on.read_text() == "answer"
