@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from privsep._daemon.audit_sender import Auditor
+    from privsep._daemon.audit.auditor import Auditor
     from privsep.context import Context, Entry
 
 

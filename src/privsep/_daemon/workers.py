@@ -145,6 +145,8 @@ class ProcessWorker(Worker):
                 output.close()
             raise
         if self.pid == 0:
+            if job is None:
+                self._errand.close()
             _child(self, service, slot, limit, close_others)
         try:
             os.setpgid(self.pid, self.pid)
