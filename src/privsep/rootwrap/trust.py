@@ -1,0 +1,257 @@
+"""Whose a file is, and who else could change it: a walk from the root, by descriptor.
+
+Runs in the privileged process.  Each component of a path is opened in the directory
+before it, without following it, and looked at by its descriptor: so what is used is
+what was looked at, however the names change meanwhile.  Symbolic links are followed
+here, one by one, and the link itself and the way to it are looked at, too.
+
+Sources: path_resolution(7), open(2) on O_PATH, symlink(7), inode(7) on the sticky bit.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from privsep.rootwrap.errors import Untrusted
+
+_HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_MOST_LINKS = 40  # as many as the kernel follows
+
+
+class Place:
+    """A file that a walk found.  It is held open, without access to its contents.
+
+    Attributes:
+        path: the resolved path, which has no symbolic link.
+        status: what fstat(2) says of it.
+
+    """
+
+    __slots__ = ("_held", "_parent", "path", "status")
+
+    def __init__(
+        self, held: int, parent: int, path: str, status: os.stat_result
+    ) -> None:
+        self._held = held
+        self._parent = parent
+        self.path = path
+        self.status = status
+
+    def close(self) -> None:
+        """Let it go."""
+        os.close(self._held)
+        os.close(self._parent)
+
+    def open(self) -> int:
+        """Return a descriptor to read it by; never waits for a fifo's writer.
+
+        Raises:
+            OSError: as open(2); ESTALE if it was exchanged meanwhile.
+
+        """
+        if stat.S_ISDIR(self.status.st_mode):
+            return os.open(".", _READ, dir_fd=self._held)
+        name = self.path.rpartition("/")[2]
+        descriptor = os.open(name, _READ, dir_fd=self._parent)
+        if not os.path.samestat(os.fstat(descriptor), self.status):
+            os.close(descriptor)
+            raise OSError(errno.ESTALE, "it was exchanged meanwhile", self.path)
+        return descriptor
+
+    def take(self) -> int:
+        """Return the descriptor that holds it, for execve(2); it is the caller's."""
+        return os.dup(self._held)
+
+
+def walk(path: str) -> Place:
+    """Find `path` and return it; every component is trusted.
+
+    Raises:
+        Untrusted: a component belongs to somebody else, or somebody else may write
+            it; a sticky directory on the way is let pass, as its entries are looked
+            at themselves.
+        OSError: as open(2); ELOOP for too many symbolic links.
+
+    """
+    absolute = path if path[:1] == "/" else f"{os.getcwd()}/{path}"
+    here = _Walk(absolute)
+    try:
+        while here.todo:
+            here.step()
+        return Place(here.held, here.parent, here.path, here.status)
+    except BaseException:
+        os.close(here.held)
+        os.close(here.parent)
+        raise
+
+
+class _Walk:
+    """Where a walk is: a file that is held, and the directory that it is in."""
+
+    def __init__(self, path: str) -> None:
+        self.todo = path.split("/")[::-1]
+        self._trusted = trusted_users()
+        self._names: list[str] = []
+        self._links = 0
+        self.held = os.open("/", _HOLD)
+        self.parent = os.dup(self.held)
+        self.status = os.fstat(self.held)
+
+    @property
+    def path(self) -> str:
+        return "/" + "/".join(self._names)
+
+    def step(self) -> None:
+        """Go on by one component, or along a symbolic link."""
+        if not self._names:
+            check(self.status, "/", self._trusted)
+        name = self.todo.pop()
+        if name in ("", "."):
+            return
+        self._enter(os.open(name, _HOLD, dir_fd=self.held))
+        if name == "..":
+            self._names[-1:] = []
+            return
+        self._names.append(name)
+        check(self.status, self.path, self._trusted)
+        if stat.S_ISLNK(self.status.st_mode):
+            self._follow(os.readlink("", dir_fd=self.held))
+
+    def _enter(self, found: int) -> None:
+        os.close(self.parent)
+        self.parent, self.held = self.held, found
+        self.status = os.fstat(found)
+
+    def _follow(self, target: str) -> None:
+        self._links += 1
+        if self._links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
+        self.todo += target.split("/")[::-1]
+        if target[:1] == "/":
+            self._names.clear()
+            begin = os.open("/", _HOLD)
+        else:
+            self._names.pop()
+            begin = os.dup(self.parent)
+        os.close(self.held)
+        self.held = begin
+        self.status = os.fstat(begin)
+
+
+def trusted_users() -> tuple[int, ...]:
+    """Return whose files are trusted: root's, and our own user's."""
+    user = os.geteuid()
+    return (0, user) if user else (0,)
+
+
+def check(status: os.stat_result, path: str, trusted: tuple[int, ...]) -> None:
+    """Refuse what somebody else owns or may write, but for a sticky directory.
+
+    Raises:
+        Untrusted: the message has the path, the owner and the mode.
+
+    """
+    mode = status.st_mode
+    writable = mode & _OTHERS_WRITE and not stat.S_ISLNK(mode)
+    if status.st_uid in trusted and (
+        not writable or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX)
+    ):
+        return
+    raise refusal(status, path)
+
+
+def refusal(status: os.stat_result, path: str) -> Untrusted:
+    """Return the error that says whose `path` is and who may write it."""
+    whose = "root's" if os.geteuid() == 0 else "root's or the running user's"
+    return Untrusted(
+        f"{path} belongs to uid {status.st_uid}, gid {status.st_gid}, mode "
+        f"{stat.S_IMODE(status.st_mode):04o}: it must be {whose}, and writable by "
+        "nobody else"
+    )
+
+
+def list_directory(path: str) -> tuple[str, list[str]]:
+    """Return the resolved path of a directory, and the names in it, sorted.
+
+    Raises:
+        Untrusted: as `walk`; here the sticky bit is no excuse: others could put
+            their files beside.
+        OSError: as open(2); ENOTDIR.
+
+    """
+    place = walk_to_directory(path)
+    try:
+        descriptor = place.open()
+        try:
+            return place.path, sorted(os.listdir(descriptor))
+        finally:
+            os.close(descriptor)
+    finally:
+        place.close()
+
+
+def walk_to_directory(path: str) -> Place:
+    """Find a directory in which nobody else can put a file.
+
+    Raises:
+        Untrusted: as `list_directory`.
+        OSError: as open(2); ENOTDIR.
+
+    """
+    place = walk(path)
+    mode = place.status.st_mode
+    if stat.S_ISDIR(mode) and not mode & _OTHERS_WRITE:
+        return place
+    place.close()
+    if not stat.S_ISDIR(mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is no directory", path)
+    raise refusal(place.status, place.path)
+
+
+def read_file(path: str) -> bytes:
+    """Return the contents of a file, all of one moment.
+
+    Raises:
+        Untrusted: as `walk`.
+        OSError: as open(2) and read(2); EISDIR or EINVAL for what is no file;
+            ESTALE if it changed while it was read.
+
+    """
+    place = walk(path)
+    try:
+        mode = place.status.st_mode
+        if not stat.S_ISREG(mode):
+            kind = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+            raise OSError(kind, f"it is {_kind(mode)}, and no file", path)
+        descriptor = place.open()
+    finally:
+        place.close()
+    try:
+        before = os.fstat(descriptor)
+        pieces = []
+        while piece := os.read(descriptor, max(4096, before.st_size + 1)):
+            pieces.append(piece)
+        data = b"".join(pieces)
+        after = os.fstat(descriptor)
+        if len(data) != before.st_size or _moment(before) != _moment(after):
+            raise OSError(errno.ESTALE, "it changed while it was read", path)
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def _moment(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a fifo",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
