@@ -222,7 +222,12 @@ def _match(
 def _executable(decider: Filter, match: Match, policy: Policy) -> Executable | None:
     if match.target is not None:
         return None
-    executable = executables.find(decider.command, policy.directories)
+    try:
+        executable = executables.find(decider.command, policy.directories)
+    except Missing as why:
+        if match.spelled is not None:
+            raise Differs(f"{match.spelled}: {why}") from None
+        raise
     if match.spelled is not None and not executable.is_at(match.spelled):
         executable.close()
         raise Differs(f"{match.spelled} is another file than {executable.path}")
