@@ -5,6 +5,8 @@ run, or what somebody who has taken one over would try.  Each row: whether it is
 allowed and by which filter, the command, and why.
 """
 
+# ruff: noqa: E501 - a row is a line
+
 from __future__ import annotations
 
 import shlex

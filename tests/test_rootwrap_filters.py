@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +17,7 @@ from privsep.rootwrap.judge import judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -379,9 +379,7 @@ def test_an_env_filter_has_exactly_its_variables_before_the_command(
 
 
 def test_ip_netns_exec_runs_the_file_of_the_filter_within(wrapped: Wrapped) -> None:
-    wrapped.allow(
-        "ip: IpNetnsExecFilter, ip, @me", "show: CommandFilter, show, @me"
-    )
+    wrapped.allow("ip: IpNetnsExecFilter, ip, @me", "show: CommandFilter, show, @me")
     with wrapped.judge("ip", "netns", "exec", "one", "show", "x") as verdict:
         show = f"{wrapped.bin}/show"
         assert verdict.argv == (
@@ -526,11 +524,11 @@ def test_the_program_of_a_script_is_its_interpreter(wrapped: Wrapped) -> None:
     wrapped.allow(f"kill: KillFilter, @me, {os.path.realpath(sys.executable)}")
     script = wrapped.directory / "script"
     script.write_text("import sys\nsys.stdin.read()\n")
-    with subprocess.Popen(
-        [sys.executable, script], stdin=subprocess.PIPE
-    ) as process:
-        with wrapped.judge("kill", str(process.pid)) as verdict:
-            assert verdict.allowed is True, verdict.message
+    with (
+        subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE) as process,
+        wrapped.judge("kill", str(process.pid)) as verdict,
+    ):
+        assert verdict.allowed is True, verdict.message
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="only root may signal another user's process")

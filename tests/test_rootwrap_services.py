@@ -11,8 +11,6 @@ from wrapping import NO_EXECUTABLE, NOT_ALLOWED, Wrapped
 from privsep.rootwrap.judge import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from privsep.rootwrap import Policy
 
 
@@ -32,14 +30,14 @@ def _commands(text: str) -> set[str]:
 @pytest.fixture(scope="module")
 def policies(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[dict[str, Policy]]:
+) -> dict[str, Policy]:
     found = {}
     for service, (filters, _) in SERVICES.items():
         wrapped = Wrapped(tmp_path_factory.mktemp(service))
         (wrapped.filters / f"{service}.filters").write_text(filters)
         wrapped.script(*_commands(filters), "privsep-helper")
         found[service] = wrapped.load()
-    yield found
+    return found
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: f"{row.service}: {row.why}")

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import privsep
 from privsep.rootwrap import load
@@ -28,9 +28,22 @@ NO_EXECUTABLE, BAD_POLICY, NO_COMMAND, NOT_ALLOWED = 96, 97, 98, 99
 
 #: A command that shows that it ran, and how.
 SHOW = """#!/bin/sh
-printf 'ran\\n'
-printf '%s\\n' "$@"
+echo ran
+for word; do printf '%s\\n' "$word"; done
 """
+
+
+class Options(TypedDict, total=False):
+    """How the program runs."""
+
+    before: Iterable[str]  #: words before the command
+    variables: Mapping[str, str]  #: added to its environment
+    cwd: str | Path  #: the test's own directory if not given
+    input: str  #: nothing can be read if not given
+    timeout: float  #: seconds
+    close_fds: bool
+    group: int
+    extra_groups: Iterable[int]
 
 
 class Wrapped:
@@ -90,38 +103,28 @@ class Wrapped:
         return judge([self.filled(word) for word in words], self.load())
 
     def run(
-        self,
-        *words: str,
-        variables: Mapping[str, str] | None = None,
-        before: Iterable[str] = (),
-        **options: object,
+        self, *words: str, **options: Unpack[Options]
     ) -> subprocess.CompletedProcess[str]:
         """Run the program with this policy and a command, and return how it ended."""
-        command = [self.filled(word) for word in words]
-        return self.call(
-            str(self.config), *command, variables=variables, before=before, **options
-        )
+        return self.call(str(self.config), *map(self.filled, words), **options)
 
     def call(
-        self,
-        *arguments: str,
-        variables: Mapping[str, str] | None = None,
-        before: Iterable[str] = (),
-        **options: object,
+        self, *arguments: str, **options: Unpack[Options]
     ) -> subprocess.CompletedProcess[str]:
         """Run the program with these arguments, and return how it ended."""
-        settings: dict[str, object] = {
-            "capture_output": True,
-            "errors": "surrogateescape",
-            "cwd": self.directory,
-            "stdin": subprocess.DEVNULL,
-            "timeout": ENDS_WITHIN,
-            "check": False,
-        }
-        environment = {"PATH": os.environ["PATH"], **(variables or {})}
-        process: subprocess.CompletedProcess[str] = subprocess.run(  # type: ignore[call-overload]
-            [*before, sys.executable, "-I", "-S", PROGRAM, *arguments],
-            env=environment,
-            **(settings | options),
+        program = (sys.executable, "-I", "-S", PROGRAM)
+        stdin = None if "input" in options else subprocess.DEVNULL
+        return subprocess.run(
+            [*options.get("before", ()), *program, *arguments],
+            env={"PATH": os.environ["PATH"], **options.get("variables", {})},
+            cwd=options.get("cwd", self.directory),
+            stdin=stdin,
+            input=options.get("input"),
+            capture_output=True,
+            errors="surrogateescape",
+            timeout=options.get("timeout", ENDS_WITHIN),
+            close_fds=options.get("close_fds", True),
+            group=options.get("group"),
+            extra_groups=options.get("extra_groups"),
+            check=False,
         )
-        return process

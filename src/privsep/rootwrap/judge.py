@@ -33,7 +33,7 @@ NO_EXECUTABLE = 96
 
 _Reason = tuple["Filter", str]
 _MOST_REASONS = 3
-_MOST_SHOWN = 200
+_MOST_SHOWN = 300
 
 
 class User:
@@ -149,7 +149,7 @@ def _decide(verdict: Verdict, policy: Policy) -> None:
         try:
             _allow(each, verdict, policy)
         except Differs as why:
-            reasons.append((each, str(why)))
+            reasons.append((each, _bounded(str(why))))
         except Missing as why:
             missing = missing or (each, why)
             reasons.append((each, str(why)))
@@ -255,7 +255,7 @@ def _match_inner(
         try:
             match, executable = _match(each, words, policy, held)
         except Differs as why:
-            reasons.append((each, str(why)))
+            reasons.append((each, _bounded(str(why))))
             continue
         except Missing as why:
             missing = missing or why
@@ -282,7 +282,7 @@ def _user(decider: Filter) -> User:
 
 def _refusal(words: tuple[str, ...], reasons: list[_Reason]) -> str:
     if not reasons:
-        return f"{shown(words)} is not allowed: no filter is for {words[0]!r}"
+        return f"{shown(words)} is not allowed: no filter is for {shown(words[:1])}"
     texts = [f"{_called(each)}: {why}" for each, why in reasons[:_MOST_REASONS]]
     more = len(reasons) - len(texts)
     texts += [f"and {more} more"] if more else []
@@ -295,5 +295,8 @@ def _called(decider: Filter) -> str:
 
 def shown(words: tuple[str, ...]) -> str:
     """Return a command as one printable text of bounded length."""
-    text = " ".join(words[:_MOST_SHOWN])
-    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}...")
+    return repr(_bounded(" ".join(words[:_MOST_SHOWN])))
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."

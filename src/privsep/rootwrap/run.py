@@ -17,6 +17,7 @@ from _signal import (  # type: ignore[import-not-found]  # it has no stubs
     SIGALRM,
     SIGPIPE,
     SIGXFSZ,
+    pidfd_send_signal,
     pthread_sigmask,
     setitimer,
     signal,
@@ -87,11 +88,15 @@ def _limit_descriptors(most: int) -> None:
 
 def _give_up(options: Options, user: User) -> None:
     """Become the user, with no capabilities but those of the options."""
+    if options.capabilities is None and not options.no_new_privs:
+        become(user)
+        return
+    # Before the user is another, who may not be able to read them.
+    from privsep._lockdown import attributes, capabilities  # noqa: PLC0415 - few ask for it
+
     if options.capabilities is None:
         become(user)
     else:
-        from privsep._lockdown import capabilities  # noqa: PLC0415 - only if asked for
-
         capabilities.drop_bounding_except(options.capabilities)
         capabilities.keep_over_setuid(keep=True)
         become(user)
@@ -100,8 +105,6 @@ def _give_up(options: Options, user: User) -> None:
         if user.uid:
             capabilities.raise_ambient(options.capabilities)
     if options.no_new_privs:
-        from privsep._lockdown import attributes  # noqa: PLC0415 - as above
-
         attributes.forbid_new_privileges()
 
 
@@ -114,7 +117,5 @@ def _start_clock(timeout: float | None) -> None:
 
 
 def _signal(target: Target) -> NoReturn:
-    from signal import pidfd_send_signal  # noqa: PLC0415 - see above
-
     pidfd_send_signal(target.pidfd, target.number)
     os._exit(0)

@@ -17,7 +17,7 @@ import stat
 from privsep.rootwrap.errors import Untrusted
 
 _HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _MOST_LINKS = 40  # as many as the kernel follows
 
@@ -31,36 +31,25 @@ class Place:
 
     """
 
-    __slots__ = ("_held", "_parent", "path", "status")
+    __slots__ = ("_held", "path", "status")
 
-    def __init__(
-        self, held: int, parent: int, path: str, status: os.stat_result
-    ) -> None:
+    def __init__(self, held: int, path: str, status: os.stat_result) -> None:
         self._held = held
-        self._parent = parent
         self.path = path
         self.status = status
 
     def close(self) -> None:
         """Let it go."""
         os.close(self._held)
-        os.close(self._parent)
 
     def open(self) -> int:
-        """Return a descriptor to read it by; never waits for a fifo's writer.
+        """Return a descriptor to read this very file by, whatever its name is now.
 
         Raises:
-            OSError: as open(2); ESTALE if it was exchanged meanwhile.
+            OSError: as open(2).
 
         """
-        if stat.S_ISDIR(self.status.st_mode):
-            return os.open(".", _READ, dir_fd=self._held)
-        name = self.path.rpartition("/")[2]
-        descriptor = os.open(name, _READ, dir_fd=self._parent)
-        if not os.path.samestat(os.fstat(descriptor), self.status):
-            os.close(descriptor)
-            raise OSError(errno.ESTALE, "it was exchanged meanwhile", self.path)
-        return descriptor
+        return os.open(f"/proc/self/fd/{self._held}", _READ)
 
     def take(self) -> int:
         """Return the descriptor that holds it, for execve(2); it is the caller's."""
@@ -82,10 +71,9 @@ def walk(path: str) -> Place:
     try:
         while here.todo:
             here.step()
-        return Place(here.held, here.parent, here.path, here.status)
+        return Place(here.held, here.path, here.status)
     except BaseException:
         os.close(here.held)
-        os.close(here.parent)
         raise
 
 
@@ -98,7 +86,6 @@ class _Walk:
         self._names: list[str] = []
         self._links = 0
         self.held = os.open("/", _HOLD)
-        self.parent = os.dup(self.held)
         self.status = os.fstat(self.held)
 
     @property
@@ -112,18 +99,27 @@ class _Walk:
         name = self.todo.pop()
         if name in ("", "."):
             return
-        self._enter(os.open(name, _HOLD, dir_fd=self.held))
+        found = os.open(name, _HOLD, dir_fd=self.held)
         if name == "..":
             self._names[-1:] = []
+            self._hold(found)
             return
+        try:
+            status = os.fstat(found)
+            check(status, f"{self.path.rstrip('/')}/{name}", self._trusted)
+            if stat.S_ISLNK(status.st_mode):
+                self._follow(os.readlink("", dir_fd=found))
+                os.close(found)
+                return
+        except BaseException:
+            os.close(found)
+            raise
         self._names.append(name)
-        check(self.status, self.path, self._trusted)
-        if stat.S_ISLNK(self.status.st_mode):
-            self._follow(os.readlink("", dir_fd=self.held))
+        self._hold(found)
 
-    def _enter(self, found: int) -> None:
-        os.close(self.parent)
-        self.parent, self.held = self.held, found
+    def _hold(self, found: int) -> None:
+        os.close(self.held)
+        self.held = found
         self.status = os.fstat(found)
 
     def _follow(self, target: str) -> None:
@@ -133,13 +129,7 @@ class _Walk:
         self.todo += target.split("/")[::-1]
         if target[:1] == "/":
             self._names.clear()
-            begin = os.open("/", _HOLD)
-        else:
-            self._names.pop()
-            begin = os.dup(self.parent)
-        os.close(self.held)
-        self.held = begin
-        self.status = os.fstat(begin)
+            self._hold(os.open("/", _HOLD))
 
 
 def trusted_users() -> tuple[int, ...]:
@@ -244,8 +234,9 @@ def read_file(path: str) -> bytes:
         os.close(descriptor)
 
 
-def _moment(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+def _moment(status: os.stat_result) -> tuple[int, int]:
+    # Not st_ctime: it changes, too, when another file takes the name.
+    return status.st_size, status.st_mtime_ns
 
 
 def _kind(mode: int) -> str:
