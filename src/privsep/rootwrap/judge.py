@@ -32,6 +32,7 @@ BAD_POLICY = 97
 NO_EXECUTABLE = 96
 
 _Reason = tuple["Filter", str]
+_KILL = "kill"
 _MOST_REASONS = 3
 _MOST_SHOWN = 300
 
@@ -92,15 +93,11 @@ class Verdict:
 
     def close(self) -> None:
         """Let go of what it holds; it can be carried out no more."""
-        self.forget_executable()
-        while self.held:
-            os.close(self.held.pop())
-
-    def forget_executable(self) -> None:
-        """Let go of what would run."""
         if self.executable is not None:
             self.executable.close()
             self.executable = None
+        while self.held:
+            os.close(self.held.pop())
 
     def __enter__(self) -> Self:
         return self
@@ -130,8 +127,6 @@ def judge(argv: Sequence[str], policy: Policy) -> Verdict:
     except BaseException:
         verdict.close()
         raise
-    if verdict.target is not None:
-        verdict.forget_executable()
     return verdict
 
 
@@ -178,20 +173,25 @@ def _allow(decider: Filter, verdict: Verdict, policy: Policy) -> None:
         BadPolicy: it cannot be used.
 
     """
-    match, verdict.executable = _match(decider, verdict.words, policy, verdict.held)
-    options = policy.options | decider.options
-    argv = (_path(verdict.executable), *match.arguments)
-    environment, target = match.environment, match.target
+    match = _match(decider, verdict.words, policy, verdict.held)
+    options, environment = policy.options | decider.options, match.environment
+    target, last = match.target, match.arguments
     if match.inner is not None:
         inner, found, path = _match_inner(decider, match.inner, policy, verdict.held)
         options |= inner.options
         environment |= found.environment
         target = found.target
-        within = () if target is not None else argv
-        argv = (*within, path, *found.arguments)
+        last = (path, *found.arguments)
+        if target is None:
+            last = (*match.arguments, *last)
+    elif target is not None:
+        last = (_KILL, *last)
+    if target is None:
+        verdict.executable = _executable(decider, match, policy)
+        last = (verdict.executable.path, *last)
     user = _user(decider)
     verdict.status, verdict.filter = ALLOWED, decider
-    verdict.argv, verdict.target, verdict.options = argv, target, options
+    verdict.argv, verdict.target, verdict.options = last, target, options
     verdict.user = user
     verdict.environment = {
         "PATH": ":".join(policy.directories),
@@ -205,23 +205,16 @@ def _allow(decider: Filter, verdict: Verdict, policy: Policy) -> None:
 
 def _match(
     decider: Filter, words: tuple[str, ...], policy: Policy, held: list[int]
-) -> tuple[Match, Executable | None]:
-    """Return what a filter makes of a command, and what runs; None for a signal."""
-    before = len(held)
+) -> Match:
+    """Return what a filter makes of a command."""
     try:
-        match = decider.match(words, policy.directories, held)
-        return match, _executable(decider, match, policy)
+        return decider.match(words, policy.directories, held)
     except BadPattern as error:
         raise BadPolicy(decider.place, str(error)) from None
-    except BaseException:
-        while len(held) > before:
-            os.close(held.pop())
-        raise
 
 
-def _executable(decider: Filter, match: Match, policy: Policy) -> Executable | None:
-    if match.target is not None:
-        return None
+def _executable(decider: Filter, match: Match, policy: Policy) -> Executable:
+    """Return what runs, if it is what the command was called."""
     try:
         executable = executables.find(decider.command, policy.directories)
     except Missing as why:
@@ -245,31 +238,40 @@ def _match_inner(
     reasons: list[_Reason] = []
     missing: Missing | None = None
     for each in policy.candidates(words):
-        if each.chains:
-            reasons.append((each, "it would chain a third command"))
-            continue
-        if each.run_as != outer.run_as:
-            other = f"it is for {each.run_as}, not for {outer.run_as}"
-            reasons.append((each, other))
-            continue
+        before = len(held)
         try:
-            match, executable = _match(each, words, policy, held)
+            match = _match_within(outer, each, words, policy, held)
+            if match.target is not None:
+                return each, match, _KILL
+            executable = _executable(each, match, policy)
         except Differs as why:
             reasons.append((each, _bounded(str(why))))
-            continue
         except Missing as why:
             missing = missing or why
-            continue
-        if executable is not None:
+        else:
             executable.close()
-        if executable is not None or outer.passes_signals:
-            return each, match, _path(executable)
-        reasons.append((each, f"a signal is not sent by way of {outer.command}"))
+            return each, match, executable.path
+        while len(held) > before:
+            os.close(held.pop())
     raise missing or Differs(_refusal(words, reasons))
 
 
-def _path(executable: Executable | None) -> str:
-    return "kill" if executable is None else executable.path
+def _match_within(
+    outer: Filter,
+    decider: Filter,
+    words: tuple[str, ...],
+    policy: Policy,
+    held: list[int],
+) -> Match:
+    """Return what a filter makes of a command within another."""
+    if decider.chains:
+        raise Differs("it would chain a third command")
+    if decider.run_as != outer.run_as:
+        raise Differs(f"it is for {decider.run_as}, not for {outer.run_as}")
+    match = _match(decider, words, policy, held)
+    if match.target is not None and not outer.passes_signals:
+        raise Differs(f"a signal is not sent by way of {outer.command}")
+    return match
 
 
 def _user(decider: Filter) -> User:
