@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import IS_ROOT
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from wrapping import BAD_POLICY, Wrapped
 
@@ -80,6 +80,7 @@ def _as_configparser_reads(text: str) -> dict[str, dict[str, str]] | None:
 
 
 @given(_LINES)
+@settings(deadline=None)  # how fast is not its business
 def test_a_file_is_read_as_raw_config_parser_reads_it(lines: list[str]) -> None:
     text = "\n".join(lines)
     try:

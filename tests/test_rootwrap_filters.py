@@ -481,10 +481,10 @@ def test_a_kill_filter_is_for_processes_of_one_program(
 def test_a_kill_signals_the_process(
     wrapped: Wrapped, sleeper: subprocess.Popen[bytes]
 ) -> None:
-    wrapped.allow(f"kill: KillFilter, @me, {_SLEEP}, -HUP")
-    done = wrapped.run("kill", "-HUP", str(sleeper.pid))
+    wrapped.allow(f"kill: KillFilter, @me, {_SLEEP}, -USR1")
+    done = wrapped.run("kill", "-USR1", str(sleeper.pid))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert sleeper.wait(10) == -signal.SIGHUP
+    assert sleeper.wait(10) == -signal.SIGUSR1
 
 
 def test_a_kill_in_a_network_namespace_is_a_kill(
