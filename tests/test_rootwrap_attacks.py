@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -361,6 +362,7 @@ def test_a_directory_that_a_stranger_may_exchange_is_held(strangers: Wrapped) ->
     sub = strangers.directory / "images" / "sub"
     with strangers.judge("ls", str(sub)) as verdict:
         (word,) = verdict.argv[1:]
+        assert stat.S_ISDIR(os.lstat(word).st_mode)  # chown -R follows no link
         sub.rename(sub.with_name("away"))
         sub.symlink_to("/etc")
         assert os.listdir(word) == ["file"]
@@ -382,6 +384,21 @@ def test_a_name_that_a_stranger_may_take_is_refused(
 ) -> None:
     """It could be a link by the time that the command makes it."""
     _is_refused(strangers, command, f"@dir/images/{name}")
+
+
+@_ROOT_ONLY
+def test_a_sticky_directory_is_a_strangers_for_what_is_not_roots(
+    strangers: Wrapped,
+) -> None:
+    images = strangers.directory / "images"
+    os.chown(images, 0, 0)
+    images.chmod(0o1777)
+    (images / "ours").touch()
+    _is_refused(strangers, "touch", str(images / "new"))
+    with strangers.judge("cat", str(images / "file")) as verdict:
+        assert verdict.argv[1].startswith("/proc/self/fd/")
+    with strangers.judge("cat", str(images / "ours")) as verdict:
+        assert verdict.argv[1] == str(images / "ours")
 
 
 @_ROOT_ONLY
@@ -886,6 +903,40 @@ def test_a_user_who_is_not_root_trusts_himself_and_root(own: Wrapped) -> None:
         trust.read_file(str(own.config))
 
 
+@pytest.mark.parametrize(
+    "line", ["#!sh", "#! sh", "#!./sh", "#!", "#!   ", "#!evil/sh"]
+)
+def test_a_script_whose_interpreter_is_where_the_caller_is_is_not_run(
+    own: Wrapped, line: str
+) -> None:
+    own.script("show", text=f"{line}\necho ran\n")
+    shutil.copy("/bin/sh", own.directory / "sh")
+    done = own.run("show", cwd=own.directory)
+    assert (done.returncode, done.stdout) == (NOT_ALLOWED, "")
+    assert "no absolute path" in done.stderr
+
+
+@pytest.mark.parametrize("line", ["#!@dir/real/sh", "#! @dir/real/sh -e", "#!@dir/a"])
+def test_a_script_whose_interpreter_others_may_write_is_not_run(
+    own: Wrapped, line: str
+) -> None:
+    shell = own.directory / "real" / "sh"
+    shutil.copy("/bin/sh", shell)
+    (own.directory / "a").write_text(own.filled("#!@dir/real/sh\n"))
+    (own.directory / "a").chmod(0o755)
+    own.script("show", text=own.filled(f"{line}\necho ran\n"))
+    assert own.run("show").returncode == 0
+    shell.chmod(0o775)
+    done = own.run("show")
+    assert (done.returncode, done.stdout) == (NOT_ALLOWED, "")
+    assert f"{shell} belongs to uid" in done.stderr
+
+
+def test_interpreters_that_lead_round_are_no_executable(own: Wrapped) -> None:
+    own.script("show", text=own.filled("#!@bin/show\n"))
+    assert own.run("show").returncode == NO_EXECUTABLE
+
+
 # The environment, the descriptors and the place that it is started in
 
 _VARIABLES = [
@@ -1019,6 +1070,11 @@ def test_a_very_long_word_is_judged(
     verdict.close()
     assert verdict.status in (0, NOT_ALLOWED)
     assert len(verdict.message) < 2000
+
+
+def test_a_path_that_no_system_call_takes_is_refused(wrapped: Wrapped) -> None:
+    """And its components are not looked at one by one."""
+    _is_refused(wrapped, "chown", "nova", "@dir/images/" + "a/" * 60_000)
 
 
 def test_a_very_long_command_is_not_repeated(wrapped: Wrapped) -> None:

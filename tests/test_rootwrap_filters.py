@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import IS_ROOT
-from wrapping import ME, NO_COMMAND, NO_EXECUTABLE, NOT_ALLOWED, Wrapped
+from wrapping import ME, NO_COMMAND, NO_EXECUTABLE, NOT_ALLOWED, Wrapped, trusted_python
 
 from privsep.rootwrap import BadPolicy
 from privsep.rootwrap.judge import judge
@@ -521,7 +521,7 @@ def test_a_program_that_was_replaced_is_still_that_program(wrapped: Wrapped) -> 
 
 
 def test_the_program_of_a_script_is_its_interpreter(wrapped: Wrapped) -> None:
-    wrapped.allow(f"kill: KillFilter, @me, {os.path.realpath(sys.executable)}")
+    wrapped.allow(f"kill: KillFilter, @me, {trusted_python()}")
     script = wrapped.directory / "script"
     script.write_text("import sys\nsys.stdin.read()\n")
     with (

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
+import pytest
+
 import privsep
-from privsep.rootwrap import load
+from privsep.rootwrap import Untrusted, load, trust
 from privsep.rootwrap.judge import judge
 
 if TYPE_CHECKING:
@@ -31,6 +33,16 @@ SHOW = """#!/bin/sh
 echo ran
 for word; do printf '%s\\n' "$word"; done
 """
+
+
+def trusted_python() -> str:
+    """Return the path of this interpreter, if nobody else may write it; or skip."""
+    path = os.path.realpath(sys.executable)
+    try:
+        trust.walk(path).close()
+    except Untrusted as error:
+        pytest.skip(str(error))
+    return path
 
 
 class Options(TypedDict, total=False):

@@ -17,6 +17,7 @@ import stat
 from privsep.rootwrap import trust
 from privsep.rootwrap.errors import Differs, Untrusted
 
+_PATH_MAX = 4096  # limits.h: no system call takes a longer one
 _HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: Commands that act on a name, and never follow it: they get the directory held.
@@ -34,8 +35,8 @@ class Beneath:
 
     def accept(self, word: str, held: list[int]) -> str:
         """Return the word to run; see `patterns.Exactly.accept`."""
-        if not word:
-            raise Differs("an empty word is no path")
+        if not word or len(os.fsencode(word)) >= _PATH_MAX:
+            raise Differs("an empty word is no path, nor is one that is too long")
         resolved = os.path.realpath(word)
         directory = _fixed(self.directory)
         if directory == "/":

@@ -35,9 +35,12 @@ def load(path: str) -> Policy:
     document = ini.parse(path, read(path))
     options = _Options(path, document.section("DEFAULT"))
     filters, warnings = _filters(options.directories("filters_path"))
-    found = options.directories("exec_dirs", default=SYSTEM_DIRECTORIES)
-    for directory in found:
-        _check_directory(directory)
+    if "exec_dirs" in options.fields:
+        found = options.directories("exec_dirs")
+        for directory in found:
+            _check_directory(directory)
+    else:
+        found = tuple(filter(_is_trusted, SYSTEM_DIRECTORIES))
     return Policy(
         [*filters, _helper()],
         found,
@@ -109,6 +112,18 @@ def _check_directory(path: str) -> None:
         raise BadPolicy(path, str(error)) from None
 
 
+def _is_trusted(directory: str) -> bool:
+    """Return whether nobody else could put a file in a directory of the system.
+
+    Many let a group write /usr/local.
+    """
+    try:
+        _check_directory(directory)
+    except BadPolicy:
+        return False
+    return True
+
+
 def _helper() -> Filter:
     """Return the filter that every policy ends with.
 
@@ -128,19 +143,15 @@ class _Options:
         self.path = path
         self.fields = fields
 
-    def directories(
-        self, name: str, default: tuple[str, ...] | None = None
-    ) -> tuple[str, ...]:
+    def directories(self, name: str) -> tuple[str, ...]:
         """Return the directories of a list with commas.
 
         Raises:
-            BadPolicy: there is none and no default, or one is relative.
+            BadPolicy: there is none, or one is relative.
 
         """
         if name not in self.fields:
-            if default is None:
-                raise BadPolicy(self.path, f"{name} is missing in [DEFAULT]")
-            return default
+            raise BadPolicy(self.path, f"{name} is missing in [DEFAULT]")
         field = self.fields[name]
         paths = tuple(filter(None, map(str.strip, field.value.split(","))))
         for path in paths:

@@ -12,6 +12,9 @@ from privsep.rootwrap.errors import Missing, Untrusted
 
 _ANYBODY_EXECUTES = 0o111
 _BINARY = b"\x7fELF"
+_SCRIPT = b"#!"
+_FIRST_LINE = 256  # as much of it as the kernel reads
+_MOST_INTERPRETERS = 5  # one the other's, as many as the kernel allows
 
 
 class Executable:
@@ -33,8 +36,8 @@ class Executable:
         self.path = path
         self.resolved = place.path
         self.status = place.status
+        self.is_binary = _is_binary(place)
         self.descriptor = place.take()
-        self.is_binary = _begins_with(place, _BINARY)
 
     def is_at(self, path: str) -> bool:
         """Return whether `path` is this file, by whatever name."""
@@ -65,15 +68,15 @@ def find(command: str, directories: tuple[str, ...]) -> Executable:
             continue
         try:
             place = trust.walk(path)
+            try:
+                if place.status.st_mode & _ANYBODY_EXECUTES:
+                    return Executable(path, place)
+            finally:
+                place.close()
         except Untrusted:
             raise
         except OSError as error:
-            raise Missing(f"{path} cannot be looked at: {error}") from None
-        try:
-            if place.status.st_mode & _ANYBODY_EXECUTES:
-                return Executable(path, place)
-        finally:
-            place.close()
+            raise Missing(f"{path} cannot be executed: {error}") from None
     raise Missing(f"there is no executable {command}")
 
 
@@ -84,13 +87,41 @@ def paths(command: str, directories: tuple[str, ...]) -> list[str]:
     return [f"{directory}/{command}" for directory in directories]
 
 
-def _begins_with(place: trust.Place, magic: bytes) -> bool:
-    """Say so, too, of what may be executed and not read: that can be no script."""
+def _is_binary(place: trust.Place, depth: int = 0) -> bool:
+    """Return whether a program is a binary; its interpreter is looked at, if not.
+
+    What may be executed and not read can be no script.
+    """
     try:
         descriptor = place.open()
     except PermissionError:
         return True
     try:
-        return os.read(descriptor, len(magic)) == magic
+        first = os.read(descriptor, _FIRST_LINE)
     finally:
         os.close(descriptor)
+    if first.startswith(_SCRIPT) and depth < _MOST_INTERPRETERS:
+        _check_interpreter(place, first, depth)
+    return first.startswith(_BINARY)
+
+
+def _check_interpreter(place: trust.Place, first: bytes, depth: int) -> None:
+    """Accept the interpreter of a script, which is what is executed.
+
+    Raises:
+        Untrusted: somebody else could change it, or it is looked for where the caller
+            is.
+        OSError: it cannot be looked at.
+
+    """
+    words = first[len(_SCRIPT) :].partition(b"\n")[0].split()
+    path = os.fsdecode(words[0]) if words else ""
+    if not path.startswith("/"):
+        raise Untrusted(
+            f"{place.path} is a script whose interpreter {path!r} is no absolute path"
+        )
+    interpreter = trust.walk(path)
+    try:
+        _is_binary(interpreter, depth + 1)
+    finally:
+        interpreter.close()

@@ -18,10 +18,9 @@ _FLAGS = (
     *("-Numeric", "-color", "-echo", "-help", "-4", "-6", "-B", "-M", "-0"),
 )
 _WITH_WORD = ("-loops", "-family", "-rcvbuf", "-netns")
-#: -batch reads commands from a file, -force is for that, and -all runs one in each
-#: network namespace.
-_REFUSED = ("-batch", "-force", "-all")
-_SHORT = {"-f": "-family", "-r": "-resolve", "-b": "-batch"}  # else of two meanings
+#: What would be the beginning of two.  No option that is let pass is -batch, which
+#: reads commands from a file, or -all, which runs one in each network namespace.
+_SHORT = {"-f": "-family", "-r": "-resolve", "-b": "-batch"}
 
 _OBJECTS = (
     *("address", "addrlabel", "amt", "fou", "help", "ila", "ioam", "l2tp", "link"),
@@ -65,8 +64,6 @@ def _after_options(words: tuple[str, ...]) -> tuple[str, ...]:
     while index < len(words) and words[index].startswith("-"):
         word = words[index]
         index += 1
-        if word == "--":
-            break
         if _option(word) in _WITH_WORD:
             if index == len(words):
                 raise Differs(f"the option {word!r} has no value")
@@ -79,17 +76,16 @@ def _after_options(words: tuple[str, ...]) -> tuple[str, ...]:
 def _option(word: str) -> str:
     """Return one of the options that `word` may stand for: they are alike."""
     written = word[1:] if word.startswith("--") else word
-    name, _, _ = written.partition("=")
-    if name != written and not (len(name) > 1 and "-color".startswith(name)):
-        raise Differs(f"the option {word!r} is not known here")
+    name, sign, _ = written.partition("=")
     name = _SHORT.get(name, name)
-    known = (*_FLAGS, *_WITH_WORD, *_REFUSED)
-    found = [each for each in known if len(name) > 1 and each.startswith(name)]
-    if not found:
-        raise Differs(f"the option {word!r} is not known here")
+    found = [
+        each
+        for each in (*_FLAGS, *_WITH_WORD)
+        if len(name) > 1 and each.startswith(name)
+    ]
     kinds = {each in _WITH_WORD for each in found}
-    if len(kinds) > 1 or any(each in _REFUSED for each in found):
-        raise Differs(f"the option {word!r} is, or may be, one that is not allowed")
+    if len(kinds) != 1 or (sign and found != ["-color"]):
+        raise Differs(f"the option {word!r} is none that is allowed")
     return found[0]
 
 

@@ -66,12 +66,15 @@ def run(verdict: Verdict, descriptors: int) -> NoReturn:
 def become(user: User) -> None:
     """Take the groups, the gid and the uid of `user`, each id of each kind.
 
-    What it is already is not set again: that may need a privilege.
+    What it is already is not set again: that may need a privilege.  Who is `user` and
+    not root stays as he is.
 
     Raises:
         OSError: as setgroups(2), setresgid(2), setresuid(2).
 
     """
+    if user.uid and os.getresuid() == (user.uid,) * 3:
+        return
     if {*user.groups} != {*os.getgroups()}:
         os.setgroups(user.groups)
     if os.getresgid() != (user.gid,) * 3:
@@ -109,11 +112,11 @@ def _give_up(options: Options, user: User) -> None:
 
 
 def _start_clock(timeout: float | None) -> None:
-    """Have SIGALRM end the command; a timer outlives an exec."""
+    """Have SIGALRM end the command: a timer outlives an exec, the caller's, too."""
+    setitimer(ITIMER_REAL, timeout or 0)
     if timeout is not None:
         signal(SIGALRM, SIG_DFL)
         pthread_sigmask(SIG_UNBLOCK, [SIGALRM])
-        setitimer(ITIMER_REAL, timeout)
 
 
 def _signal(target: Target) -> NoReturn:
