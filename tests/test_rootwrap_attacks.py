@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import IS_ROOT
-from wrapping import BAD_POLICY, NO_EXECUTABLE, NOT_ALLOWED, Wrapped
+from wrapping import BAD_POLICY, NO_EXECUTABLE, NOT_ALLOWED, Wrapped, running
 
+import scripts
 from privsep.rootwrap import BadPolicy, Untrusted, load, trust
 from privsep.rootwrap.judge import judge
 
@@ -457,6 +458,20 @@ def test_a_directory_of_a_filter_that_a_stranger_made_a_link_is_refused(
 
 
 @_ROOT_ONLY
+def test_what_a_filter_held_and_then_refused_is_let_go(strangers: Wrapped) -> None:
+    strangers.script("nice")
+    strangers.allow(
+        "nice: ChainingRegExpFilter, nice, root, nice",
+        "one: PathFilter, cat, root, @dir/images, no",
+        "two: PathFilter, cat, root, @dir/images, pass",
+    )
+    for chain in ((), ("nice",)):
+        with strangers.judge(*chain, "cat", "@dir/images/file", "yes") as verdict:
+            assert verdict.allowed
+            assert len(verdict.held) == 1
+
+
+@_ROOT_ONLY
 def test_no_race_with_a_link_reads_another_file(strangers: Wrapped) -> None:
     """A stranger exchanges the file and a link to a secret as fast as he can."""
     script = """
@@ -642,9 +657,8 @@ def test_ip_takes_a_word_for_an_option_as_we_do(option: str) -> None:
 def process(wrapped: Wrapped) -> Iterator[subprocess.Popen[bytes]]:
     """A process of another program than the filter's, with its name in its words."""
     program = wrapped.copy("cat", "other")
-    with subprocess.Popen([program, "-", "sleep"], stdin=subprocess.PIPE) as other:
+    with running(program, "-", "sleep") as other:
         yield other
-        other.kill()
 
 
 @pytest.fixture
@@ -694,29 +708,27 @@ def test_a_kill_is_for_one_pid_of_the_program(
 def test_a_kill_has_one_of_the_filters_signals(
     killing: Wrapped, signal_word: str
 ) -> None:
-    with subprocess.Popen([killing.bin / "sleep", "1000"]) as process:
+    with running(killing.bin / "sleep", "1000") as process:
         _is_refused(killing, "kill", signal_word, str(process.pid))
         with killing.judge("kill", "-9", str(process.pid)) as verdict:
             assert verdict.allowed
-        process.kill()
 
 
 @pytest.mark.parametrize(
     "words", [["/bin/kill"], ["./kill"], ["kill", "-9"], ["kill", "-9", "-9"], ["KILL"]]
 )
 def test_a_kill_is_called_kill(killing: Wrapped, words: list[str]) -> None:
-    with subprocess.Popen([killing.bin / "sleep", "1000"]) as process:
+    with running(killing.bin / "sleep", "1000") as process:
         pid = str(process.pid)
         arguments = words[1:] or ["-9"]
         _is_refused(killing, words[0], *arguments, pid, *([pid] if words[1:] else []))
-        process.kill()
 
 
 def test_a_pid_that_another_process_has_by_now_is_not_signalled(
     killing: Wrapped,
 ) -> None:
     """The process that was judged ends before it is signalled."""
-    with subprocess.Popen([killing.bin / "sleep", "1000"]) as process:
+    with running(killing.bin / "sleep", "1000") as process:
         verdict = killing.judge("kill", "-9", str(process.pid))
         assert verdict.target is not None
         process.kill()
@@ -726,8 +738,63 @@ def test_a_pid_that_another_process_has_by_now_is_not_signalled(
         verdict.close()
 
 
+_REUSED = """
+import os, subprocess, sys
+from privsep.rootwrap import load
+from privsep.rootwrap.judge import judge
+from privsep.rootwrap.run import run
+
+first = subprocess.Popen(["sleep", "1000"])
+verdict = judge(["kill", "-9", str(first.pid)], load(sys.argv[1]))
+assert verdict.allowed, verdict.message
+first.kill()
+first.wait()
+with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+    file.write(str(first.pid - 1))
+second = subprocess.Popen(["sleep", "1000"])
+print(second.pid == first.pid)
+try:
+    run(verdict, 1024)
+except ProcessLookupError:
+    print(second.poll())
+second.kill()
+second.wait()
+"""
+
+
+@_ROOT_ONLY
+def test_a_pid_that_is_anothers_by_now_is_not_signalled(tmp_path: Path) -> None:
+    """Not even if the other runs the same program."""
+    policy = Wrapped(tmp_path)
+    policy.configure(directories=["/usr/bin", "/bin"])
+    policy.allow("kill: KillFilter, root, sleep, -9")
+    before = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    assert scripts.run(_REUSED, policy.config, before=before) == ["True", "None"]
+
+
+@_ROOT_ONLY
+def test_a_program_that_a_stranger_may_exchange_stops_no_other_filter(
+    tmp_path: Path,
+) -> None:
+    policy = Wrapped(tmp_path)
+    place = tmp_path / "strangers"
+    place.mkdir()
+    shutil.copy("/bin/sleep", place / "sleep")
+    os.chown(place, _STRANGER, _STRANGER)
+    program = policy.copy("sleep")
+    policy.allow(
+        "one: KillFilter, root, @dir/strangers/sleep, -9",
+        "two: KillFilter, root, @bin/sleep, -9",
+    )
+    with (
+        running(program, "1000") as process,
+        policy.judge("kill", "-9", str(process.pid)) as verdict,
+    ):
+        assert verdict.allowed
+
+
 def test_a_process_that_has_ended_is_none_of_the_program(killing: Wrapped) -> None:
-    with subprocess.Popen([killing.bin / "sleep", "0"]) as process:
+    with running(killing.bin / "sleep", "0") as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         _is_refused(killing, "kill", "-9", str(process.pid))
 
@@ -743,7 +810,7 @@ def test_a_process_of_a_file_named_like_a_deleted_one_is_another(
 ) -> None:
     fake = tmp_path / "sleep (deleted)"
     shutil.copy("/bin/cat", fake)
-    with subprocess.Popen([fake], stdin=subprocess.PIPE) as process:
+    with running(fake) as process:
         _is_refused(killing, "kill", "-9", str(process.pid))
 
 
@@ -751,9 +818,8 @@ def test_a_copy_of_the_program_is_another_file(
     killing: Wrapped, tmp_path: Path
 ) -> None:
     copy = shutil.copy("/bin/sleep", tmp_path / "sleep")
-    with subprocess.Popen([copy, "1000"]) as process:
+    with running(copy, "1000") as process:
         _is_refused(killing, "kill", "-9", str(process.pid))
-        process.kill()
 
 
 @_ROOT_ONLY
@@ -767,9 +833,8 @@ def test_a_program_that_a_stranger_may_exchange_names_no_process(
     (place / "program").symlink_to(killing.bin / "sleep")
     os.chown(place, _STRANGER, _STRANGER)
     policy.allow("kill: KillFilter, root, @dir/strangers/program, -9")
-    with subprocess.Popen([killing.bin / "sleep", "1000"]) as process:
+    with running(killing.bin / "sleep", "1000") as process:
         _is_refused(policy, "kill", "-9", str(process.pid))
-        process.kill()
 
 
 # 6. Nobody else can write the policy, or what runs
@@ -843,6 +908,17 @@ def test_an_executable_that_another_owns_is_not_run(own: Wrapped, part: str) -> 
     done = own.run("link" if "link" in part else "show")
     assert (done.returncode, done.stdout) == (NOT_ALLOWED, "")
     assert f"{place.resolve()} belongs to uid {_STRANGER}" in done.stderr
+
+
+def test_an_executable_that_others_may_write_ends_the_search(own: Wrapped) -> None:
+    """It is the first that is allowed: another would hide that."""
+    shutil.copy(own.bin / "show", own.directory / "show")
+    own.allow(
+        "one: CommandFilter, @bin/show, @me", "two: CommandFilter, @dir/show, @me"
+    )
+    assert own.run("show").returncode == 0
+    (own.bin / "show").chmod(0o775)
+    assert own.run("show").returncode == NOT_ALLOWED
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777, 0o1777])
@@ -1032,6 +1108,7 @@ def test_an_env_filter_lets_no_option_of_env_pass(
 )
 def test_a_path_to_another_file_is_another_command(wrapped: Wrapped, word: str) -> None:
     _is_refused(wrapped, word)
+    _is_refused(wrapped, word.replace("show", "touch"), "a")
 
 
 # Words that are no words

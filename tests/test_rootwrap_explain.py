@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +13,7 @@ from wrapping import (
     NO_EXECUTABLE,
     NOT_ALLOWED,
     Wrapped,
+    running,
 )
 
 if TYPE_CHECKING:
@@ -86,12 +86,11 @@ def test_a_check_ends_as_the_command_would_where_it_does_not_run(
 
 
 def test_a_check_of_a_kill_signals_nothing(wrapped: Wrapped) -> None:
-    with subprocess.Popen(["sleep", "1000"]) as process:
+    with running("sleep", "1000") as process:
         status, said = _check(wrapped, "kill", "-9", str(process.pid))
         assert status == 0
         assert f"signal       9, to process {process.pid}" in said
         assert process.poll() is None
-        process.kill()
 
 
 def test_a_list_has_every_filter_as_it_was_read(wrapped: Wrapped) -> None:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from conftest import IS_ROOT
-from wrapping import ME, NO_COMMAND, NO_EXECUTABLE, NOT_ALLOWED, Wrapped, trusted_python
+from wrapping import (
+    ME,
+    NO_COMMAND,
+    NO_EXECUTABLE,
+    NOT_ALLOWED,
+    Wrapped,
+    running,
+    trusted_python,
+)
 
 from privsep.rootwrap import BadPolicy
 from privsep.rootwrap.judge import judge
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -29,9 +37,8 @@ def wrapped(tmp_path: Path) -> Wrapped:
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen(["sleep", "1000"]) as process:
+    with running("sleep", "1000") as process:
         yield process
-        process.kill()
 
 
 # The judge
@@ -410,6 +417,16 @@ def test_a_chain_judges_a_path_within(wrapped: Wrapped) -> None:
     assert not wrapped.judge("nice", "chown", "/etc").allowed
 
 
+def test_a_command_within_gives_up_what_its_filter_says(wrapped: Wrapped) -> None:
+    wrapped.allow(
+        "nice: ChainingRegExpFilter, nice, @me, nice",
+        "show: CommandFilter, show, @me",
+        *("[Options show]", "no_new_privs = true"),
+    )
+    with wrapped.judge("nice", "show") as verdict:
+        assert verdict.options.no_new_privs
+
+
 def test_a_command_within_must_be_for_the_same_user(wrapped: Wrapped) -> None:
     wrapped.allow(
         "nice: ChainingRegExpFilter, nice, @me, nice",
@@ -510,14 +527,11 @@ def test_a_kill_after_any_other_command_is_refused(
 def test_a_program_that_was_replaced_is_still_that_program(wrapped: Wrapped) -> None:
     program = wrapped.copy("sleep")
     wrapped.allow("kill: KillFilter, @me, sleep")
-    with subprocess.Popen([program, "1000"]) as process:
-        try:
-            program.unlink()
-            wrapped.copy("sleep")
-            with wrapped.judge("kill", str(process.pid)) as verdict:
-                assert verdict.allowed, verdict.message
-        finally:
-            process.kill()
+    with running(program, "1000") as process:
+        program.unlink()
+        wrapped.copy("sleep")
+        with wrapped.judge("kill", str(process.pid)) as verdict:
+            assert verdict.allowed, verdict.message
 
 
 def test_the_program_of_a_script_is_its_interpreter(wrapped: Wrapped) -> None:
@@ -525,7 +539,7 @@ def test_the_program_of_a_script_is_its_interpreter(wrapped: Wrapped) -> None:
     script = wrapped.directory / "script"
     script.write_text("import sys\nsys.stdin.read()\n")
     with (
-        subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE) as process,
+        running(sys.executable, script) as process,
         wrapped.judge("kill", str(process.pid)) as verdict,
     ):
         assert verdict.allowed is True, verdict.message

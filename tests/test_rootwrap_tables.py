@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 from rootwrap_services import SERVICES, rows
-from wrapping import BAD_POLICY, ME, NO_EXECUTABLE, NOT_ALLOWED, Wrapped
+from wrapping import BAD_POLICY, ME, NO_EXECUTABLE, NOT_ALLOWED, Wrapped, running
 
 from privsep.rootwrap import BadPolicy
 from privsep.rootwrap.judge import judge
@@ -160,12 +159,11 @@ def test_a_process_may_be_signalled(wrapped: Wrapped) -> None:
         wrapped,
         f'[[allow]]\nrun_as = "{ME}"\nsignals = ["-9"]\nprocess = "/bin/sleep"\n',
     )
-    with subprocess.Popen(["sleep", "1000"]) as process:
+    with running("sleep", "1000") as process:
         assert _outcome(wrapped, f"kill {process.pid}") == NOT_ALLOWED
         assert _outcome(wrapped, f"kill -9 {process.pid}") == [
             *("kill", "-9", str(process.pid))
         ]
-        process.kill()
 
 
 def test_a_table_has_its_own_options(wrapped: Wrapped) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -17,7 +18,7 @@ from privsep.rootwrap import Untrusted, load, trust
 from privsep.rootwrap.judge import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from privsep.rootwrap import Policy, Verdict
 
@@ -43,6 +44,16 @@ def trusted_python() -> str:
     except Untrusted as error:
         pytest.skip(str(error))
     return path
+
+
+@contextmanager
+def running(*words: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command until the end of the ``with``."""
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class Options(TypedDict, total=False):

@@ -271,7 +271,7 @@ class WordsFilter(Filter):
         environment = {}
         for word in words[:count]:
             name, sign, value = word.partition("=")
-            if not sign or name not in self.variables or name in environment:
+            if not sign or name not in self.variables:
                 raise Differs(f"{word!r} sets none of {', '.join(self.variables)}")
             environment[name] = self.variables[name].accept(value, held)
         if len(environment) < count:
@@ -409,12 +409,10 @@ class KillFilter(Filter):
         number = process.signal_number(signal)
         pid, pidfd = process.hold(words[-1])
         held.append(pidfd)
-        self._check_program(pid, pidfd, directories)
+        self._check_program(pid, directories)
         return Match(words[1:], target=process.Target(pid, pidfd, number))
 
-    def _check_program(
-        self, pid: int, pidfd: int, directories: tuple[str, ...]
-    ) -> None:
+    def _check_program(self, pid: int, directories: tuple[str, ...]) -> None:
         last = Differs(f"there is no program {self.program}")
         for path in executables.paths(self.program, directories):
             try:
@@ -425,7 +423,7 @@ class KillFilter(Filter):
                 last = Differs(str(error))
                 continue
             try:
-                process.check(pid, pidfd, program)
+                process.check(pid, program)
             except Differs as why:
                 last = why
             else:

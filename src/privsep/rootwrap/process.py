@@ -48,11 +48,12 @@ def hold(word: str) -> tuple[int, int]:
         raise Differs(f"there is no process {word}: {error}") from None
 
 
-def check(pid: int, pidfd: int, program: Executable) -> None:
-    """Accept the process if it runs `program`.
+def check(pid: int, program: Executable) -> None:
+    """Accept a process that is held if it runs `program`.
 
-    One whose program was replaced meanwhile, by an upgrade, still runs it: then the
-    name is compared.
+    As long as it lives nobody else has its pid, and once it has ended the pidfd
+    signals nobody.  One whose program was replaced meanwhile, by an upgrade, still runs
+    it: then the name is compared.
 
     Raises:
         Differs: it runs another, or has ended.
@@ -63,21 +64,11 @@ def check(pid: int, pidfd: int, program: Executable) -> None:
         status, name = os.stat(link), os.readlink(link)
     except OSError as error:
         raise Differs(f"process {pid} cannot be looked at: {error}") from None
-    if _has_ended(pidfd):  # and what was looked at may be another with its number
-        raise Differs(f"process {pid} has ended")
     if os.path.samestat(status, program.status):
         return
     if status.st_nlink == 0 and name == program.resolved + _DELETED:
         return
     raise Differs(f"process {pid} runs {name}, not {program.resolved}")
-
-
-def _has_ended(pidfd: int) -> bool:
-    import select  # noqa: PLC0415 - only for a kill
-
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def signal_number(word: str) -> int:
