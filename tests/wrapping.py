@@ -18,7 +18,7 @@ from privsep.rootwrap import Untrusted, load, trust
 from privsep.rootwrap.judge import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
     from privsep.rootwrap import Policy, Verdict
 
@@ -47,7 +47,7 @@ def trusted_python() -> str:
 
 
 @contextmanager
-def running(*words: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(*words: str | Path) -> Generator[subprocess.Popen[bytes]]:
     """Run a command until the end of the ``with``."""
     with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
         try:
