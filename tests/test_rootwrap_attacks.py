@@ -315,6 +315,16 @@ def test_a_file_by_another_spelling_is_another_file(
     _is_refused(wrapped, "cat", path)
 
 
+def test_a_place_that_is_gone_has_no_paths(wrapped: Wrapped, tmp_path: Path) -> None:
+    script = (
+        "import os, sys; os.rmdir(os.getcwd()); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    before = [sys.executable, "-c", script]
+    done = wrapped.run("chown", "nova", "images/file", cwd=tmp_path, before=before)
+    assert (done.returncode, done.stdout) == (NOT_ALLOWED, "")
+    assert "cannot be resolved" in done.stderr
+
+
 def test_a_path_with_a_loop_is_no_path(wrapped: Wrapped) -> None:
     with wrapped.judge("chown", "nova", "@dir/images/loop") as verdict:
         for word in verdict.argv[2:]:
@@ -455,6 +465,18 @@ def test_a_directory_of_a_filter_that_a_stranger_made_a_link_is_refused(
     _is_refused(strangers, "stat", "/etc/passwd")
     _is_refused(strangers, "stat", f"@dir/{link}/passwd")
     _is_refused(strangers, "cat", f"@dir/{link}/passwd")
+
+
+@_ROOT_ONLY
+def test_links_of_root_above_a_directory_of_a_stranger_are_followed(
+    strangers: Wrapped,
+) -> None:
+    """As /var/run is, and then /var/run/service of its user."""
+    (strangers.directory / "run").symlink_to(strangers.directory)
+    strangers.allow("cat: PathFilter, cat, root, @dir/run/images/sub")
+    assert strangers.run("cat", "@dir/run/images/sub/file").stdout == "mine"
+    assert strangers.run("cat", "@dir/images/sub/file").stdout == "mine"
+    _is_refused(strangers, "cat", "@dir/run/images/file")
 
 
 @_ROOT_ONLY

@@ -14,7 +14,6 @@ from wrapping import BAD_POLICY, PROGRAM, Wrapped
 
 import scripts
 from privsep.rootwrap import BadPolicy, ini
-from privsep.rootwrap.log import INFO, Syslog
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -380,9 +379,3 @@ def test_verdicts_are_in_the_systems_log(
 def test_a_log_that_is_not_there_stops_nothing(wrapped: Wrapped) -> None:
     wrapped.configure("use_syslog = True", "syslog_log_level = INFO")
     assert wrapped.run("show").stdout == "ran\n"
-
-
-def test_a_level_that_is_too_low_is_not_written() -> None:
-    loaded = set(sys.modules)
-    Syslog(5, 40).write(INFO, "nothing")
-    assert "syslog" not in set(sys.modules) - loaded

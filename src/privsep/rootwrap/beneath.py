@@ -37,8 +37,11 @@ class Beneath:
         """Return the word to run; see `patterns.Exactly.accept`."""
         if not word or len(os.fsencode(word)) >= _PATH_MAX:
             raise Differs("an empty word is no path, nor is one that is too long")
-        resolved = os.path.realpath(word)
-        directory = _fixed(self.directory)
+        try:
+            resolved = os.path.realpath(word)
+        except OSError as error:  # where the caller is may be gone
+            raise Differs(f"{word!r} cannot be resolved: {error.strerror}") from None
+        directory = trust.resolve(self.directory)
         if directory == "/":
             return resolved
         if resolved != directory and not resolved.startswith(f"{directory}/"):
@@ -59,7 +62,7 @@ class Beneath:
                 try:
                     found = os.open(name, _HOLD, dir_fd=directory)
                 except FileNotFoundError:
-                    if fixed and not status.st_mode & stat.S_ISVTX:
+                    if fixed and not status.st_mode & trust.OTHERS_WRITE:
                         return path
                     if self.acts_on_name and not way:
                         return _keep(directory, held) + name
@@ -68,7 +71,7 @@ class Beneath:
                 if stat.S_ISLNK(entry.st_mode):
                     os.close(found)
                     raise Differs(f"{path} was exchanged while it was judged")
-                if status.st_mode & stat.S_ISVTX:
+                if status.st_mode & trust.OTHERS_WRITE:  # and sticky, else not fixed
                     fixed = fixed and entry.st_uid in trusted
                 if not way and not fixed and self.acts_on_name:
                     os.close(found)
@@ -99,7 +102,7 @@ class File(Beneath):
         """Return the word to run; see `patterns.Exactly.accept`."""
         if word != self.directory:
             raise Differs(f"{word!r} is not {self.directory!r}")
-        return self._hold(_fixed(word), held)
+        return self._hold(trust.resolve(word), held)
 
     def __repr__(self) -> str:
         return repr(self.directory)
@@ -116,16 +119,3 @@ def _is_trusted(status: os.stat_result, path: str, trusted: tuple[int, ...]) -> 
     except Untrusted:
         return False
     return True
-
-
-def _fixed(path: str) -> str:
-    """Return a policy's path, resolved if nobody else could exchange a link in it.
-
-    Otherwise it is taken as it is written, and no link in it is followed.
-    """
-    try:
-        place = trust.walk(path)
-    except OSError:
-        return os.path.normpath(path)
-    place.close()
-    return place.path

@@ -114,8 +114,8 @@ def _check_interpreter(place: trust.Place, first: bytes, depth: int) -> None:
         OSError: it cannot be looked at.
 
     """
-    words = first[len(_SCRIPT) :].partition(b"\n")[0].split()
-    path = os.fsdecode(words[0]) if words else ""
+    line = first[len(_SCRIPT) :].partition(b"\n")[0].replace(b"\t", b" ")
+    path = os.fsdecode(line.strip(b" ").partition(b" ")[0])
     if not path.startswith("/"):
         raise Untrusted(
             f"{place.path} is a script whose interpreter {path!r} is no absolute path"

@@ -124,9 +124,9 @@ def judge(argv: Sequence[str], policy: Policy) -> Verdict:
     verdict = Verdict(words)
     try:
         _decide(verdict, policy)
-    except BaseException:
-        verdict.close()
-        raise
+    finally:
+        if not verdict.allowed:
+            verdict.close()
     return verdict
 
 

@@ -43,15 +43,15 @@ class Syslog:
     """The system's log, from a level on."""
 
     def __init__(self, facility: int, level: int) -> None:
-        self._facility = facility
+        # Where it is asked for, and before another user may not be able to read it.
+        import syslog  # noqa: PLC0415
+
+        syslog.openlog(_PROGRAM, syslog.LOG_PID, facility << 3)
+        self._write = syslog.syslog
         self._level = level
 
     def write(self, level: int, text: str) -> None:
         """Write a line, if `level` is high enough; a log that is not there is none."""
-        if level < self._level:
-            return
-        import syslog  # noqa: PLC0415 - only where it is asked for
-
-        syslog.openlog(_PROGRAM, syslog.LOG_PID, self._facility << 3)
-        printable = text.encode("utf-8", "backslashreplace").decode()
-        syslog.syslog(_PRIORITIES[level], printable)
+        if level >= self._level:
+            printable = text.encode("utf-8", "backslashreplace").decode()
+            self._write(_PRIORITIES[level], printable)

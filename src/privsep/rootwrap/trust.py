@@ -18,7 +18,7 @@ from privsep.rootwrap.errors import Untrusted
 
 _HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _MOST_LINKS = 40  # as many as the kernel follows
 
 
@@ -77,8 +77,25 @@ def walk(path: str) -> Place:
         raise
 
 
+def resolve(path: str) -> str:
+    """Return `path` with its symbolic links resolved, as far as they are trusted.
+
+    From the first component on that somebody else may exchange, or that is not there,
+    it is taken as it is written.
+    """
+    here = _Walk(path)
+    try:
+        while here.todo:
+            here.step()
+    except OSError:  # Untrusted is one of them
+        return os.path.normpath("/".join((here.path, *here.todo[::-1])))
+    finally:
+        os.close(here.held)
+    return here.path
+
+
 class _Walk:
-    """Where a walk is: a file that is held, and the directory that it is in."""
+    """Where a walk is: a file that is held, and what is to come."""
 
     def __init__(self, path: str) -> None:
         self.todo = path.split("/")[::-1]
@@ -96,11 +113,13 @@ class _Walk:
         """Go on by one component, or along a symbolic link."""
         if not self._names:
             check(self.status, "/", self._trusted)
-        name = self.todo.pop()
+        name = self.todo[-1]
         if name in ("", "."):
+            self.todo.pop()
             return
         found = os.open(name, _HOLD, dir_fd=self.held)
         if name == "..":
+            self.todo.pop()
             self._names[-1:] = []
             self._hold(found)
             return
@@ -114,7 +133,7 @@ class _Walk:
         except BaseException:
             os.close(found)
             raise
-        self._names.append(name)
+        self._names.append(self.todo.pop())
         self._hold(found)
 
     def _hold(self, found: int) -> None:
@@ -126,7 +145,7 @@ class _Walk:
         self._links += 1
         if self._links > _MOST_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
-        self.todo += target.split("/")[::-1]
+        self.todo[-1:] = target.split("/")[::-1]
         if target[:1] == "/":
             self._names.clear()
             self._hold(os.open("/", _HOLD))
@@ -146,7 +165,7 @@ def check(status: os.stat_result, path: str, trusted: tuple[int, ...]) -> None:
 
     """
     mode = status.st_mode
-    writable = mode & _OTHERS_WRITE and not stat.S_ISLNK(mode)
+    writable = mode & OTHERS_WRITE and not stat.S_ISLNK(mode)
     if status.st_uid in trusted and (
         not writable or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX)
     ):
@@ -194,7 +213,7 @@ def walk_to_directory(path: str) -> Place:
     """
     place = walk(path)
     mode = place.status.st_mode
-    if stat.S_ISDIR(mode) and not mode & _OTHERS_WRITE:
+    if stat.S_ISDIR(mode) and not mode & OTHERS_WRITE:
         return place
     place.close()
     if not stat.S_ISDIR(mode):
