@@ -42,7 +42,7 @@ clean:
 # The two files below stand for what was installed, and when.  The package is
 # installed by reference (-e), so only what pyproject.toml says can outdate it.
 
-$(VENV)/installed: pyproject.toml scripts/privsep-daemon
+$(VENV)/installed: pyproject.toml $(wildcard scripts/*)
 	@$(PYTHON) -c 'import ensurepip' || tests/system-packages.sh python3-venv
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --editable .

@@ -93,6 +93,16 @@ def oslo_privsep(operation: str) -> Contestant:
     return Contestant("oslo.privsep", "oslo_privsep", "oslo_privsep", operation)
 
 
+def rootwrap(label: str, operation: str) -> Contestant:
+    """Name an operation of our rootwrap."""
+    return Contestant(label, "privsep", "rootwrap", operation)
+
+
+def oslo_rootwrap(operation: str) -> Contestant:
+    """Name an operation of oslo.rootwrap."""
+    return Contestant("oslo.rootwrap", "oslo_rootwrap", "oslo_rootwrap", operation)
+
+
 INTERPRETER = floor("python3 -I -S -c pass", "pass")
 
 ECHO = (
@@ -210,6 +220,29 @@ ROWS = (
         "what of that is trying to regain it",
         PROOF,
         operations=1,
+        rounds=60,
+    ),
+    Row(
+        "rootwrap",
+        "rootwrap runs true, one-shot",
+        (
+            Ratio(rootwrap("privsep-rootwrap", "one-shot"), INTERPRETER, at_most=2),
+            Ratio(oslo_rootwrap("one-shot"), rootwrap("privsep-rootwrap", "one-shot")),
+        ),
+        operations=1,
+        rounds=60,
+    ),
+    Row(
+        "rootwrap-match",
+        "rootwrap judges true",
+        (
+            Ratio(
+                rootwrap("10,000 filters", "match-10000"),
+                rootwrap("10 filters", "match-10"),
+                adds_at_most=20,
+            ),
+        ),
+        operations=100,
         rounds=60,
     ),
     Row(

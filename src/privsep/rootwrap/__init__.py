@@ -1,0 +1,34 @@
+"""Run a command as another user if a filter that root wrote allows it.
+
+A program of its own, ``privsep-rootwrap``, and the same as a library: `load` reads
+a policy, `judge` in the module of that name gives a verdict, `run` carries it out.
+What is named here is loaded when it is used: the program's start is most of what it
+costs.
+"""
+
+TYPE_CHECKING = False  # not typing's: that is 5 ms
+if TYPE_CHECKING:
+    from privsep.rootwrap.config import load
+    from privsep.rootwrap.errors import BadPolicy, Untrusted
+    from privsep.rootwrap.judge import Verdict
+    from privsep.rootwrap.policy import Policy
+
+__all__ = ["BadPolicy", "Policy", "Untrusted", "Verdict", "load"]
+
+_MODULES = {
+    "BadPolicy": "errors",
+    "Policy": "policy",
+    "Untrusted": "errors",
+    "Verdict": "judge",
+    "load": "config",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load what is named in ``__all__`` when it is asked for."""
+    if name not in _MODULES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module  # noqa: PLC0415 - libraries only
+
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
