@@ -459,11 +459,15 @@ def test_with_ports_no_sending_connects(restricted: Restricted, flags_in: str) -
         assert outcome.errno == errno.EOPNOTSUPP
 
 
+def _unix_socket() -> None:
+    socket.socket(socket.AF_UNIX).close()
+
+
 def test_with_network_a_list_without_sockets_refuses_them(
     restricted: Restricted,
 ) -> None:
     for network in (True, False):
-        outcome = restricted.run(socket.socketpair, ["@default"], network=network)
+        outcome = restricted.run(_unix_socket, ["@default"], network=network)
         assert outcome.errno == errno.EPERM
 
 
@@ -617,6 +621,19 @@ def start_restricted(
         return start(name, "fork")
 
     return start_service
+
+
+def test_a_daemon_with_an_audit_works_under_the_shortest_list(
+    start_restricted: Callable[..., Service],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    audit = privsep.Audit(file=tmp_path / "audit.jsonl")
+    monkeypatch.setattr(services["plain"].context, "audit", audit)
+    service = start_restricted("plain", action="kill")
+    assert service.echo(1) == 1
+    service.context.stop()
+    assert "service.echo" in (tmp_path / "audit.jsonl").read_text()
 
 
 @pytest.mark.parametrize("action", ["errno", "kill"])

@@ -63,6 +63,7 @@ _NEEDED_NAMES: Final = """
     epoll_create1 epoll_ctl epoll_pwait epoll_wait poll ppoll ppoll_time64
     getsockname getsockopt recv recvfrom recvmsg send sendmsg sendto shutdown
     exit exit_group fork getpid getppid gettid kill pidfd_open pidfd_send_signal
+    getegid getegid32 geteuid geteuid32
     rt_sigaction rt_sigprocmask rt_sigreturn setpgid sigreturn tgkill wait4 waitid
     futex futex_time64 restart_syscall rseq sched_yield set_robust_list
     clock_gettime clock_gettime64 clock_nanosleep clock_nanosleep_time64 getrandom
@@ -76,7 +77,9 @@ _NEEDED_WITH: Final = {
     #         TCGETS, FIONBIO, FIONCLEX, FIOCLEX, TCGETS2: what open() asks
     "prctl": (0, (1, 15)),  # PR_SET_PDEATHSIG, PR_SET_NAME
     "prlimit64": (0, (0,)),  # the process itself
-    "setsockopt": (2, (16,)),  # SO_PASSCRED
+    "setsockopt": (2, (16, 7, _socket.SO_RCVTIMEO, _socket.SO_SNDTIMEO)),
+    #             SO_PASSCRED, SO_SNDBUF
+    "socketpair": (0, (_socket.AF_UNIX,)),
 }
 
 #: The same, with none of these bits in one argument: modules are read late.
