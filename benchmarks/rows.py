@@ -78,9 +78,9 @@ def floor(label: str, operation: str) -> Contestant:
     return Contestant(label, "floor", "floor", operation)
 
 
-def privsep(operation: str) -> Contestant:
+def privsep(operation: str, label: str = "privsep") -> Contestant:
     """Name an operation of ours."""
-    return Contestant("privsep", "privsep", "privsep", operation)
+    return Contestant(label, "privsep", "privsep", operation)
 
 
 def audited(label: str, operation: str) -> Contestant:
@@ -108,11 +108,35 @@ INTERPRETER = floor("python3 -I -S -c pass", "pass")
 ECHO = (
     Ratio(privsep("echo"), floor("socketpair ping-pong", "ping-pong"), at_most=1.5),
     Ratio(oslo_privsep("echo"), privsep("echo"), at_least=3),
+    Ratio(
+        Contestant(
+            "ping-pong with MessagePack", "privsep", "floor", "packed-ping-pong"
+        ),
+        floor("socketpair ping-pong", "ping-pong"),
+    ),
 )
 
 AUDIT = (
     Ratio(audited("with audit", "echo-audited"), privsep("echo"), adds_at_most=8),
     Ratio(audited("audit required", "echo-audit-required"), privsep("echo")),
+)
+
+NOTHING = floor("a system call", "getppid")
+
+LOCKDOWN = (
+    Ratio(privsep("lockdown", "one capability is left"), NOTHING),
+    Ratio(privsep("lockdown-sandbox", "and a sandbox"), NOTHING),
+    Ratio(privsep("lockdown-list", "and a list of system calls"), NOTHING),
+)
+
+PROOF = (
+    Ratio(privsep("proof", "one capability is left"), NOTHING, adds_at_most=2000),
+    Ratio(privsep("proof-sandbox", "and a sandbox"), NOTHING, adds_at_most=2000),
+    Ratio(
+        privsep("proof-list", "and a list of system calls"), NOTHING, adds_at_most=2000
+    ),
+    # A child tries then: most of it is the fork of this large process.
+    Ratio(privsep("proof-kill", "and a list that kills"), NOTHING),
 )
 
 ROWS = (
@@ -157,6 +181,13 @@ ROWS = (
         rounds=60,
     ),
     Row(
+        "fork-thread-isolation",
+        "fork start and first call, worker threads",
+        (Ratio(privsep("fork-thread-isolation"), oslo_privsep("fork"), at_most=1),),
+        operations=1,
+        rounds=60,
+    ),
+    Row(
         "fork-script",
         "a script that starts by fork and calls once, imports and all",
         (Ratio(privsep("fork-script"), oslo_privsep("fork-script")),),
@@ -176,6 +207,20 @@ ROWS = (
         (Ratio(privsep("sudo"), floor("sudo python3 -I -S -c pass", "sudo-pass")),),
         operations=1,
         rounds=40,
+    ),
+    Row(
+        "lockdown",
+        "giving up the rest for good, the proof and all",
+        LOCKDOWN,
+        operations=1,
+        rounds=60,
+    ),
+    Row(
+        "proof",
+        "what of that is trying to regain it",
+        PROOF,
+        operations=1,
+        rounds=60,
     ),
     Row(
         "rootwrap",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _PR_SET_CHILD_SUBREAPER = 36
-_END_WITHIN = 1.0  # seconds: a daemon ends within a second after its last client
+_END_WITHIN = 60.0  # seconds: what hangs shall not block, and load shall not matter
 
 Method = Literal["auto", "fork", "exec", "sudo", "userns"]
 
@@ -40,8 +41,16 @@ METHOD: Method = "fork" if IS_ROOT else "userns"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Inherit every orphan, so that the leak check sees it."""
-    del config
+    """Inherit every orphan, and have temporary files apart from other runs'.
+
+    So the leak check sees what this run leaves, and nothing else.  Pytest's own
+    directories, which it keeps, stay where they are.
+    """
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    own = tempfile.TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(own.cleanup)
+    os.chmod(own.name, 0o711)  # noqa: S103 - a test may open what it makes to others
+    os.environ["TMPDIR"] = tempfile.tempdir = own.name
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -67,13 +76,15 @@ def _descriptors() -> dict[int, str]:
 
 
 def _temporary_names() -> set[str]:
-    places = ("/tmp", "/run/privsep", "/dev/shm")
+    """Return what is in this run's directory, and what of privsep is elsewhere."""
+    own = tempfile.gettempdir()
+    places = (own, "/tmp", "/run/privsep", "/dev/shm")
     return {
         f"{place}/{name}"
         for place in places
         if os.path.isdir(place)
         for name in os.listdir(place)
-        if "privsep" in name
+        if place == own or "privsep" in name
     }
 
 
@@ -135,7 +146,7 @@ def start() -> Iterator[Callable[..., Service]]:
 
     def start_service(name: str, method: Method = METHOD) -> Service:
         service = services[name]
-        service.context.start(method)
+        service.context.start(method, deadline=_END_WITHIN)
         started.append(service)
         return service
 

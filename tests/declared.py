@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 calls: dict[tuple[str, str], Any] = {}
 
-processes = privsep.Context("declared", capabilities=[], timeout=5.0)
+processes = privsep.Context("declared", capabilities=[], timeout=120.0)
 threads = privsep.Context(
-    "declared threads", capabilities=[], timeout=5.0, isolation="thread"
+    "declared threads", capabilities=[], timeout=120.0, isolation="thread"
 )
-other = privsep.Context("declared other", capabilities=[], timeout=5.0)
+other = privsep.Context("declared other", capabilities=[], timeout=120.0)
 _here: dict[str, privsep.Context] = {"processes": processes, "threads": threads}
 
 

@@ -15,7 +15,7 @@ from forks import fork
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-WITHIN = 10.0  # seconds: far beyond what anything here takes
+WITHIN = 60.0  # seconds: what hangs shall not block for ever; load does not matter
 
 
 class Fifo:
@@ -136,6 +136,36 @@ def kill(pid: int, number: int = 9) -> None:
         wait_for_end(pidfd)
 
 
+_REST = 0.1  # seconds
+
+
+def _sleeps_since(pid: int) -> str | None:
+    """Return how often the main thread has gone to sleep; None if it is awake.
+
+    What has ended sleeps for ever.
+    """
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    asleep = fields["State"].split()[0] in ("S", "Z")
+    return fields["voluntary_ctxt_switches"] if asleep else None
+
+
+def wait_for_rest(pid: int) -> None:
+    """Return when the main thread of a process sleeps and nothing wakes it.
+
+    What runs round and round never does so, however little of the processor it
+    gets: it is awake, or has gone to sleep once more.
+    """
+    end = monotonic() + WITHIN
+    while monotonic() < end:
+        before = _sleeps_since(pid)
+        threading.Event().wait(_REST)
+        if before is not None and _sleeps_since(pid) == before:
+            return
+    msg = f"process {pid} does not come to rest within {WITHIN} s"
+    raise AssertionError(msg)
+
+
 class Forked:
     """A forked child that runs a function, as another client process."""
 
@@ -173,7 +203,7 @@ class Threads:
         except BaseException as error:  # noqa: BLE001 - the test looks at it
             self._outcomes[number] = error
 
-    def outcomes(self, within: float = 30.0) -> list[object]:
+    def outcomes(self, within: float = 2 * WITHIN) -> list[object]:
         """Wait for all; return what each returned or raised."""
         end = monotonic() + within
         for thread in self._threads:

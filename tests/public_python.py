@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import pwd
     from collections.abc import Callable, Iterator
 
-_LAUNCHER = '#!/bin/sh\nexec "${0%/*}/python3" -I -m privsep._start.helper "$@"\n'
 _LAUNCHER_NAME = "privsep-daemon"
 _LEFT_OUT = ("site-packages", "test", "config-*", "ensurepip", "idlelib", "tkinter")
 _SUDOERS = Path("/etc/sudoers.d")
@@ -126,7 +125,7 @@ def _environment(prefix: Path, base: Path) -> PublicPython:
     )
     launcher = Path(python.launcher)
     script = Path(__file__).parent.parent / "scripts" / _LAUNCHER_NAME
-    launcher.write_text(script.read_text() if script.exists() else _LAUNCHER)
+    launcher.write_text(script.read_text())
     launcher.chmod(0o755)
     return python
 

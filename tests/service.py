@@ -58,6 +58,17 @@ def open_and_wait(begun: str, fifo: str) -> str:
     return Path(fifo).read_text()
 
 
+def tell_and_wait(begun: str, held: str) -> str:
+    """Write a byte to the fifo `begun`, then run until nobody can write to `held`."""
+    with open(begun, "wb") as file:
+        file.write(b"x")
+    descriptor = os.open(held, os.O_RDONLY | os.O_NONBLOCK)  # it may be so already
+    os.set_blocking(descriptor, True)
+    with open(descriptor) as file:
+        file.read()
+    return "waited"
+
+
 def open_wait_and_tell(begun: str, fifo: str, finished: str) -> None:
     """As `open_and_wait`, and write to `finished` what was read."""
     Path(finished).write_text(open_and_wait(begun, fifo))
@@ -159,6 +170,7 @@ class Service:
         self.short_sleep = context.entrypoint(timeout=0.3)(short_sleep)
         self.wait_for_writer = expose(wait_for_writer)
         self.open_and_wait = expose(open_and_wait)
+        self.tell_and_wait = expose(tell_and_wait)
         self.fail = expose(fail)
         self.exit_with = expose(exit_with)
         self.kill_self = expose(kill_self)
@@ -177,23 +189,25 @@ class Service:
         self.try_to = expose(try_to)
 
 
-plain = privsep.Context("plain", capabilities=[], timeout=10.0)
+plain = privsep.Context("plain", capabilities=[], timeout=120.0)
 threaded = privsep.Context(
-    "threaded", capabilities=[], timeout=10.0, isolation="thread"
+    "threaded", capabilities=[], timeout=120.0, isolation="thread"
 )
-single = privsep.Context("single", capabilities=[], timeout=10.0, workers=1)
+single = privsep.Context("single", capabilities=[], timeout=120.0, workers=1)
 patient = privsep.Context("patient", capabilities=[], timeout=None)
-narrow = privsep.Context("narrow", capabilities=[], timeout=10.0, max_message=64 * 1024)
-network = privsep.Context("network", capabilities=["CAP_NET_ADMIN"], timeout=10.0)
+narrow = privsep.Context(
+    "narrow", capabilities=[], timeout=120.0, max_message=64 * 1024
+)
+network = privsep.Context("network", capabilities=["CAP_NET_ADMIN"], timeout=120.0)
 
 # Of the namespaces, and of the daemons that run as another user.
 spacious = privsep.Context(
     "spacious",
     capabilities=["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_CHOWN"],
-    timeout=10.0,
+    timeout=120.0,
 )
 network_nobody = privsep.Context(
-    "network_nobody", capabilities=["CAP_NET_ADMIN"], user="nobody", timeout=10.0
+    "network_nobody", capabilities=["CAP_NET_ADMIN"], user="nobody", timeout=120.0
 )
 
 services = {

@@ -45,6 +45,14 @@ def sleep(seconds: float) -> str:
     return "slept"
 
 
+def wait_for_end(fifo: str) -> None:
+    """Run until nobody holds `fifo` for writing, which may be so already."""
+    descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    with open(descriptor) as file:
+        file.read()
+
+
 def log_much(count: int, size: int) -> int:
     for _ in range(count):
         log.warning("%s", "x" * size)
@@ -81,6 +89,18 @@ def open_descriptors() -> list[str]:
     return found
 
 
+def process_id() -> int:
+    return os.getpid()
+
+
+def count_arguments(*values: object) -> int:
+    return len(values)
+
+
+def return_file() -> object:
+    return open("/dev/null", "rb")
+
+
 def strange_result(kind: str) -> object:
     """Return something of a type that does not cross."""
     return {"deep": [(_STRANGE[kind],)]}
@@ -105,24 +125,28 @@ def _expose(context: privsep.Context) -> privsep.Context:
         echo,
         make_bytes,
         sleep,
+        wait_for_end,
         log_much,
         print_much,
         keywords,
         open_descriptors,
+        process_id,
+        count_arguments,
+        return_file,
     )
     for function in functions:
         context.entrypoint(function)  # pyright: ignore[reportArgumentType] - several
     return context
 
 
-processes = _expose(privsep.Context("processes", capabilities=[], timeout=5.0))
+processes = _expose(privsep.Context("processes", capabilities=[], timeout=120.0))
 threads = _expose(
-    privsep.Context("threads", capabilities=[], timeout=5.0, isolation="thread")
+    privsep.Context("threads", capabilities=[], timeout=120.0, isolation="thread")
 )
 patient = _expose(privsep.Context("patient", capabilities=[], timeout=None))
 month = _expose(privsep.Context("month", capabilities=[], timeout=31 * 86400.0))
 frugal = _expose(
-    privsep.Context("frugal", capabilities=[], timeout=5.0, max_message=256 * 1024)
+    privsep.Context("frugal", capabilities=[], timeout=120.0, max_message=256 * 1024)
 )
 
 processes_echo = processes.entrypoint(echo_again)

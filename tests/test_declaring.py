@@ -83,7 +83,7 @@ def test_a_single_name_for_capabilities_is_an_error() -> None:
         _context(capabilities="CAP_CHOWN")
 
 
-@pytest.mark.parametrize("wrong", [None, 1.5, b"CAP_CHOWN"])
+@pytest.mark.parametrize("wrong", [None, 1.5, b"CAP_CHOWN", True, False])
 def test_a_capability_of_another_type_is_an_error(wrong: Any) -> None:
     with pytest.raises(TypeError, match="by name or number, not as"):
         _context(capabilities=[wrong])
@@ -198,6 +198,12 @@ def test_workers_out_of_range_are_an_error(wrong: int) -> None:
 def test_max_message_out_of_range_is_an_error(wrong: int) -> None:
     with pytest.raises(ValueError, match=f"max_message is {wrong}; it may be 1 to"):
         _context(max_message=wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, -1])
+def test_memory_out_of_range_is_an_error(wrong: int) -> None:
+    with pytest.raises(ValueError, match=f"memory is {wrong}; it must be more than 0"):
+        _context(memory=wrong)
 
 
 @pytest.mark.parametrize("wrong", [0, 0.0, -1, -0.0, -math.inf, math.nan])

@@ -21,17 +21,26 @@ _MOST_RESIDENT = 12 * 1024 * 1024
 _NEVER = {
     "asyncio",
     "dataclasses",
+    "decimal",
     "email",
     "importlib.metadata",
     "inspect",
+    "ipaddress",
     "json",
     "logging",
+    "msgspec",
     "multiprocessing",
+    "pathlib",
     "pickle",
+    "privsep._boundary",
     "privsep._client",
     "privsep._start.methods",
+    "privsep._wire.scalars",
+    "privsep.boundary",
     "subprocess",
     "traceback",
+    "uuid",
+    "zoneinfo",
 }
 _BARE = "import sys; print(*sys.modules, sys.version_info[:2])"
 

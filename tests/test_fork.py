@@ -145,6 +145,56 @@ def test_forks_at_any_moment_of_other_threads_calls_can_call(method: str) -> Non
     assert lines == ["True", "[]"]
 
 
+@pytest.mark.parametrize("sockets", ["channel", "fate line"])
+def test_a_fork_while_another_thread_opens_a_channel_does_not_hide_its_end(
+    sockets: str, tmp_path: Path
+) -> None:
+    # The child is forked as soon as it can be after the sockets are made.
+    lines = run(
+        """
+        import signal, socket, privsep
+        from pathlib import Path
+        number, begun, never = int(sys.argv[2]), *sys.argv[3:]
+        os.mkfifo(begun)
+        os.mkfifo(never)
+        made, forked = threading.Event(), threading.Event()
+        real, pairs = socket.socketpair, []
+        def socketpair(*arguments):
+            pair = real(*arguments)
+            pairs.append(None)
+            if len(pairs) == number:
+                made.set()
+                forked.wait(0.3)  # which another's lock may put off
+            return pair
+        socket.socketpair = socketpair
+        outcome = []
+        def call():
+            try:
+                started.open_and_wait(begun, never)
+            except privsep.DaemonGone:
+                outcome.append("told")
+        caller = threading.Thread(target=call)
+        caller.start()
+        made.wait()
+        child = forks.Child(lambda: Path(never).read_text())
+        forked.set()
+        Path(begun).read_text()
+        (daemon,) = set(map(int, Path(f"/proc/self/task/{os.getpid()}/children")
+                            .read_text().split())) - {child.pid}
+        os.kill(daemon, signal.SIGKILL)
+        caller.join(60)
+        print(outcome)
+        Path(never).write_text("")
+        child.result()
+        """,
+        "fork",
+        {"channel": 2, "fate line": 3}[sockets],  # the first is the log line
+        tmp_path / "begun",
+        tmp_path / "never",
+    )
+    assert lines == ["['told']"]
+
+
 @either_method
 def test_a_fork_while_another_thread_starts_the_daemon_can_call(method: str) -> None:
     lines = scripts.run(
@@ -227,7 +277,7 @@ def test_the_daemon_goes_when_the_last_holder_has_gone(
     assert int(go_on.read_text()) not in (daemon, worker)
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    assert poll.poll(1000)
+    assert poll.poll(60_000)
     os.close(pidfd)
 
 
@@ -259,7 +309,7 @@ def test_a_child_does_not_keep_the_worker_of_a_parent_that_is_killed(
     else:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        assert poll.poll(1000)
+        assert poll.poll(60_000)
         os.close(pidfd)
     go_on.write_text("go on")
     assert go_on.read_text() == "answer"
@@ -291,7 +341,7 @@ def test_a_grandchild_of_a_thread_worker_keeps_the_files_of_its_parent() -> None
         import os, sys, privsep
 
         context = privsep.Context(
-            "forking", capabilities=[], timeout=10.0, isolation="thread"
+            "forking", capabilities=[], timeout=120.0, isolation="thread"
         )
 
         @context.entrypoint

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import importlib
 import logging
 import os
@@ -11,6 +13,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +21,8 @@ import pytest
 from conftest import IS_ROOT, METHOD
 
 import privsep
-from privsep._lockdown import landlock, libc
+import scripts
+from privsep._lockdown import landlock, libc, runtime
 from privsep._lockdown.capability_names import NAMES, SYS_RESOURCE
 
 if TYPE_CHECKING:
@@ -32,12 +36,13 @@ EVERYTHING = [
     name for bit, name in enumerate(NAMES) if libc.capget()[1] >> bit & 1
 ] or list(NAMES)
 NEEDS_ROOT = pytest.mark.skipif(not IS_ROOT, reason="starts with real privileges")
+_IPPROTO_MPTCP = 262
 NEEDS_ABI_6 = pytest.mark.skipif(landlock.best_abi() < 6, reason="Landlock ABI 6")
 
 _MODULE = """
 import jail, privsep
 context = privsep.Context(
-    "jail", capabilities={capabilities!r}, timeout=10.0, prefix="jail",
+    "jail", capabilities={capabilities!r}, timeout=120.0, prefix="jail",
     sandbox=privsep.Sandbox(**{fields!r}), isolation={isolation!r},
 )
 entry = jail.Jail(context)
@@ -129,6 +134,29 @@ def test_no_detour_leads_out(make: Callable[..., Jail], tree: Path) -> None:
     assert jail.read_through_open_directory(f"{tree}/in", "file") == "in"
 
 
+@NEEDS_ROOT
+def test_no_capability_leads_out(make: Callable[..., Jail], tree: Path) -> None:
+    free = make(write=None, signals=True, abstract_sockets=True)
+    jail = make(read=[f"{tree}/in"])
+    inside, outside = f"{tree}/in/file", f"{tree}/out/file"
+    assert free.read_by_handle(outside, f"{tree}/in") == b"out"
+    assert jail.read_by_handle(inside, f"{tree}/in") == b"in"
+    with refused():
+        jail.read_by_handle(outside, f"{tree}/in")
+    assert free.read_in_detached_mount(f"{tree}/out", "file") == b"out"
+    with refused():
+        jail.read_in_detached_mount(f"{tree}/out", "file")
+
+
+def test_what_may_be_written_is_not_moved_to_where_it_may_be_read(
+    make: Callable[..., Jail], tree: Path
+) -> None:
+    jail = make(read=[f"{tree}/in"], write=None)
+    for move in (jail.rename, jail.link):
+        with pytest.raises(OSError, match=r"Errno 18"):
+            move(f"{tree}/out/file", f"{tree}/in/new")
+
+
 def test_a_single_file_may_be_listed(make: Callable[..., Jail], tree: Path) -> None:
     jail = make(read=[f"{tree}/in/file"], write=[f"{tree}/in/file"])
     assert jail.write(f"{tree}/in/file", "new") == 3
@@ -141,6 +169,9 @@ def test_a_root_on_the_path_opens_nothing(
     make: Callable[..., Jail], tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path, "/", "", "/tmp/.."])
+    package = types.ModuleType("package_at_root")
+    package.__path__ = ["/"]
+    monkeypatch.setitem(sys.modules, package.__name__, package)
     with refused():
         make(read=()).read(f"{tree}/out/file")
 
@@ -246,6 +277,17 @@ def test_a_program_is_held_as_the_daemon_is(
         jail.run("/bin/cat", f"{tree}/out/file")
 
 
+def test_a_script_needs_its_interpreter_listed(
+    make: Callable[..., Jail], tree: Path
+) -> None:
+    script = tree / "in/script"
+    script.write_text("#!/bin/sh\necho hello\n")
+    script.chmod(0o755)
+    with refused():
+        make(execute=[str(script)]).run(str(script))
+    assert make(execute=[str(script), "/bin/sh"]).run(str(script)) == "hello\n"
+
+
 def test_without_a_list_what_may_be_read_may_be_executed(
     make: Callable[..., Jail],
 ) -> None:
@@ -258,6 +300,32 @@ def test_nothing_is_executed(make: Callable[..., Jail]) -> None:
     jail = make(execute=())
     with refused():
         jail.run("/bin/echo")
+
+
+@NEEDS_ROOT  # the capability must be one of the first user namespace
+def test_nothing_is_executed_from_a_mapping_either(make: Callable[..., Jail]) -> None:
+    loader = runtime.loaders()[0]
+    assert "ld.so" in make().run_from_mapping(loader, "--version")
+    with refused():
+        make(execute=()).run_from_mapping(loader, "--version")
+
+
+@NEEDS_ROOT
+def test_landlock_cannot_a_mapping_is_executed_where_any_program_is(
+    make: Callable[..., Jail],
+) -> None:
+    jail = make(execute=["/bin/echo"])
+    assert "ld.so" in jail.run_from_mapping(runtime.loaders()[0], "--version")
+
+
+@pytest.mark.parametrize("execute", [(), ("/bin/echo",)])
+def test_a_program_that_has_no_path_is_not_executed(
+    make: Callable[..., Jail], execute: tuple[str, ...]
+) -> None:
+    loader = runtime.loaders()[0]  # a program that needs no loader, and is readable
+    assert "ld.so" in make().run_from_memory(loader, "--version")
+    with refused():
+        make(execute=execute).run_from_memory(loader, "--version")
 
 
 # -- what Landlock cannot do ---------------------------------------------------
@@ -305,6 +373,69 @@ def test_landlock_cannot_a_socket_with_a_path_is_reached(
         make(read=(), write=()).connect_unix(f"{tree}/out/socket")
 
 
+@pytest.mark.parametrize("capabilities", [[], ["CAP_FOWNER"]])
+def test_landlock_cannot_root_needs_no_capability_to_chmod_its_files(
+    make: Callable[..., Jail], tree: Path, capabilities: list[str]
+) -> None:
+    make(capabilities=capabilities).change_mode(f"{tree}/out/file", 0o604)
+    assert (tree / "out/file").stat().st_mode & 0o777 == 0o604
+
+
+@NEEDS_ROOT
+def test_landlock_cannot_a_device_works_where_it_may_be_made(
+    make: Callable[..., Jail], tree: Path
+) -> None:
+    if os.statvfs(tree).f_flag & os.ST_NODEV:
+        pytest.skip("devices do not work where the tests write")
+    paths = [f"{tree}/in"]
+    jail = make(read=paths, write=paths, capabilities=["CAP_MKNOD"])
+    with refused():
+        jail.read_bytes("/dev/zero", 2)
+    jail.make_zero(f"{tree}/in/zero")
+    assert jail.read_bytes(f"{tree}/in/zero", 2) == b"\0\0"
+
+
+def test_landlock_cannot_shared_memory_of_others_is_attached(
+    make: Callable[..., Jail],
+) -> None:
+    system = ctypes.CDLL(None, use_errno=True)
+    identifier = system.shmget(0, 4096, 0o600)
+    try:
+        if IS_ROOT:  # the namespaces of "userns" have one for this, too
+            make().attach_memory(identifier)
+        with pytest.raises(OSError, match="Errno 22"):
+            make(namespaces=["ipc"]).attach_memory(identifier)
+    finally:
+        system.shmctl(identifier, 0, None)  # IPC_RMID
+
+
+@NEEDS_ROOT
+def test_landlock_cannot_net_admin_reaches_the_network_of_a_socket(
+    make: Callable[..., Jail],
+) -> None:
+    outside = os.readlink("/proc/self/ns/net")
+    jail = make(namespaces=["net"], capabilities=["CAP_NET_ADMIN"])
+    assert outside in jail.net_namespaces_of_sockets()
+    jail = make(namespaces=["net"], capabilities=[])
+    assert jail.net_namespaces_of_sockets() == []
+
+
+@NEEDS_ROOT
+def test_landlock_cannot_sys_admin_uncovers_tmp_where_no_path_is_listed(
+    make: Callable[..., Jail], tree: Path
+) -> None:
+    if not str(tree).startswith("/tmp/"):
+        pytest.skip("pytest's temporary directory is not below /tmp")
+    outside = os.readlink("/proc/self/ns/mnt")
+    free = make(private_tmp=True, write=None)
+    with pytest.raises(FileNotFoundError):
+        free.list_directory(f"{tree}/in")
+    free.unmount("/tmp", outside)
+    assert free.list_directory(f"{tree}/in") == ["file", "sub"]
+    with pytest.raises(PermissionError, match="Errno 1]"):
+        make(private_tmp=True).unmount("/tmp", outside)
+
+
 @pytest.mark.skipif("CAP_SYS_ADMIN" not in EVERYTHING, reason="no CAP_SYS_ADMIN")
 def test_a_sandbox_with_paths_refuses_mounting(
     make: Callable[..., Jail], tree: Path
@@ -346,6 +477,35 @@ def test_tcp_ports(make: Callable[..., Jail], server: socket.socket) -> None:
 
 
 @NEEDS_ROOT
+def test_no_other_way_to_tcp_leads_around_the_ports(
+    make: Callable[..., Jail], server: socket.socket
+) -> None:
+    try:
+        socket.socket(proto=_IPPROTO_MPTCP).close()
+    except OSError:
+        pytest.skip("this kernel has no Multipath TCP")
+    port = server.getsockname()[1]
+    free = make(network=True)
+    free.connect_tcp(port, _IPPROTO_MPTCP)
+    jail = make(network={"connect": [1]})
+    with refused():
+        jail.connect_tcp(port)
+    with pytest.raises(OSError, match="Errno 93"):
+        jail.connect_tcp(port, _IPPROTO_MPTCP)
+    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 1)
+    free.connect_by_sending(port)
+    with pytest.raises(OSError, match="Errno 95"):
+        jail.connect_by_sending(port)
+
+
+@NEEDS_ROOT
+def test_landlock_cannot_a_port_that_the_kernel_chooses_is_listened_on(
+    make: Callable[..., Jail],
+) -> None:
+    assert make(network={"bind": []}).listen_tcp() > 0
+
+
+@NEEDS_ROOT
 def test_network_false_and_true(
     make: Callable[..., Jail], server: socket.socket
 ) -> None:
@@ -363,6 +523,15 @@ def test_signals_do_not_leave_the_sandbox(make: Callable[..., Jail]) -> None:
         jail.send_signal(os.getpid())
     assert jail.signal_own_child() == -signal.SIGKILL
     make(signals=True).send_signal(os.getpid())
+
+
+@NEEDS_ROOT
+def test_limits_of_processes_outside_are_out_of_reach_as_signals_are(
+    make: Callable[..., Jail],
+) -> None:
+    make(signals=True).repeat_limit_of(os.getpid())
+    with pytest.raises(PermissionError, match="Errno 1]"):
+        make().repeat_limit_of(os.getpid())
 
 
 @NEEDS_ABI_6
@@ -509,6 +678,23 @@ def test_a_limit_that_may_not_be_raised_is_named(make: Callable[..., Jail]) -> N
         ({"network": {"bind": ["http"]}}, "'http' is not a port"),
         ({"read": "/etc"}, r"must be a sequence: \['/etc'\]"),
         ({"write": ["etc"]}, "'etc' is not an absolute path"),
+        ({"read": ["/etc\0"]}, "is not an absolute path"),
+        ({"read": 5}, r"read is 5; it must be a sequence: \[5\]"),
+        ({"execute": [5]}, r"execute is \[5\]; it must be a sequence of strings"),
+        ({"syscalls": [5]}, r"syscalls is \[5\]; it must be a sequence of strings"),
+        ({"signals": "False"}, "signals is 'False'; it must be True or False"),
+        ({"abstract_sockets": 1}, "abstract_sockets is 1; it must be True or"),
+        ({"private_tmp": "no"}, "private_tmp is 'no'; it must be True or False"),
+        ({"inherit_capabilities": "no"}, "inherit_capabilities is 'no'; it must be"),
+        ({"network": "no"}, "network is 'no'; it must be True, False or a dict"),
+        ({"network": [80]}, r"network is \[80\]; it must be True, False or a dict"),
+        ({"network": {"bind": 80}}, r"'bind', is 80; it must be a sequence: \[80\]"),
+        ({"network": {"bind": [True]}}, "True is not a port number"),
+        ({"rlimits": ["NOFILE"]}, "rlimits is .'NOFILE'.; it must be a dict"),
+        ({"rlimits": {5: 5}}, "there is no 'RLIMIT_5'; did you mean"),
+        ({"rlimits": {"NOFILE": "64"}}, "NOFILE is '64'; it must be a number"),
+        ({"rlimits": {"NOFILE": (1, 2, 3)}}, "it must be a number or"),
+        ({"rlimits": {"NOFILE": 2**63}}, "each up to 9223372036854775807"),
     ],
 )
 def test_a_mistake_is_named_where_it_is_made(
@@ -530,30 +716,41 @@ def test_a_sandbox_cannot_be_changed_and_takes_keywords_only() -> None:
 
 
 @pytest.mark.parametrize("field", ["read", "write", "execute"])
-def test_a_path_that_is_not_there_is_named(
+def test_a_path_that_is_not_there_is_named_with_the_nearest(
     make: Callable[..., Jail], tree: Path, field: str
 ) -> None:
-    with pytest.raises(
-        privsep.StartError, match=f"{field}='{tree}/missing' .* No such file"
-    ):
-        make(**{field: [f"{tree}/missing"]})
+    with pytest.raises(privsep.StartError) as caught:
+        make(**{field: [f"{tree}/in/fiel"]})
+    assert (
+        f"{field}='{tree}/in/fiel' of the sandbox cannot be opened: No such file or "
+        f"directory; the nearest that is there is '{tree}/in/file'"
+    ) in str(caught.value)
+    with pytest.raises(privsep.StartError, match=f"the nearest .* is '{tree}/in'"):
+        make(**{field: [f"{tree}/in/nothing/like/it"]})
 
 
 # -- kernels that cannot -------------------------------------------------------
 
-_WITHOUT_LANDLOCK = """
-import ctypes, struct
-code = struct.pack("=" + "HBBI" * 4,
-    0x20, 0, 0, 0,              # load the number of the system call
-    0x15, 0, 1, 444,            # landlock_create_ruleset?
-    0x06, 0, 0, 0x50000 | 38,   # fail with ENOSYS
-    0x06, 0, 0, 0x7FFF0000)     # allow
-class Program(ctypes.Structure):
-    _fields_ = ("size", ctypes.c_ushort), ("code", ctypes.c_char_p)
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.prctl(38, 1, 0, 0, 0) == 0
-assert libc.prctl(22, 2, ctypes.byref(Program(4, code)), 0, 0) == 0, ctypes.get_errno()
+_WITHOUT = """
+from privsep._lockdown import attributes, libseccomp
+library = libseccomp.Library()
+attributes.forbid_new_privileges()
+rules = library.new_filter(libseccomp.ALLOW)
+rules.add(libseccomp.fail_with({errno}), library.number("{name}"), {conditions})
+rules.load()
 """
+
+
+def _without(name: str, number: int = errno.ENOSYS, conditions: str = "") -> str:
+    """Return a script that makes a system call fail, in its process and children."""
+    return _WITHOUT.format(name=name, errno=number, conditions=conditions)
+
+
+_WITHOUT_LANDLOCK = _without("landlock_create_ruleset")
+_WITHOUT_NAMESPACES = _without("unshare")
+_WITHOUT_SECCOMP = _without(
+    "prctl", errno.EINVAL, "libseccomp.Argument(0, libseccomp.EQUAL, 22)"
+)
 
 _ELSEWHERE = """
 import importlib, logging, sys
@@ -658,3 +855,85 @@ def test_a_sandbox_that_opens_all_needs_no_landlock() -> None:
         {"write": None, "network": True, "signals": True, "abstract_sockets": True},
     )
     assert said == "reads root\n"
+
+
+def test_a_kernel_without_seccomp_is_refused_where_it_is_required() -> None:
+    with pytest.raises(privsep.StartError, match="the kernel does not filter system"):
+        _start_elsewhere(_WITHOUT_SECCOMP, {})
+
+
+def test_a_kernel_without_seccomp_is_named_where_best_effort_is_asked() -> None:
+    said = _start_elsewhere(_WITHOUT_SECCOMP, {"landlock": "best-effort"})
+    assert "reads root" in said
+    assert said.count("WARNING") == 1
+    assert "does not enforce of the sandbox: the filter of system calls (" in said
+
+
+@pytest.mark.parametrize("landlock", ["require", "best-effort"])
+@pytest.mark.parametrize("fields", [{"namespaces": ["net"]}, {"private_tmp": True}])
+def test_a_kernel_without_namespaces_is_refused_in_either_case(
+    landlock: str, fields: dict[str, object]
+) -> None:
+    with pytest.raises(privsep.StartError, match="unshare: Function not implemented"):
+        _start_elsewhere(_WITHOUT_NAMESPACES, {**fields, "landlock": landlock})
+
+
+# -- systems without user namespaces -------------------------------------------
+
+_START_IN_USER_NAMESPACE = """
+import privsep, service
+context = service.services["plain"].context
+try:
+    context.start("userns")
+except privsep.StartError as error:
+    print(error)
+else:
+    context.stop()
+"""
+
+
+def _refusal_of_userns(number: int, *before: str) -> str:
+    """Return what start("userns") says where unshare(2) fails with `number`."""
+    script = _without("unshare", number) + _START_IN_USER_NAMESPACE
+    return "\n".join(scripts.run(script, before=before))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EINVAL])
+def test_a_kernel_without_user_namespaces_is_named(number: int) -> None:
+    said = _refusal_of_userns(number)
+    assert "could not be started by userns: this kernel has no user namespaces" in said
+    assert os.strerror(number) in said
+    assert "Traceback" not in said
+
+
+def test_user_namespaces_that_a_container_refuses_are_told() -> None:
+    said = _refusal_of_userns(errno.EPERM)
+    assert "not allowed to this process, by the seccomp profile of a container" in said
+    assert "Traceback" not in said
+
+
+def test_user_namespaces_that_are_too_many_are_told_with_the_sysctl() -> None:
+    assert "see sysctl user.max_user_namespaces" in _refusal_of_userns(errno.ENOSPC)
+
+
+@pytest.mark.parametrize(
+    ("sysctl", "value"),
+    [
+        ("user.max_user_namespaces", "0"),
+        ("kernel.unprivileged_userns_clone", "0"),
+        ("kernel.apparmor_restrict_unprivileged_userns", "1"),
+    ],
+)
+def test_the_sysctl_that_forbids_user_namespaces_is_named(
+    sysctl: str, value: str
+) -> None:
+    directory, name = sysctl.split(".")
+    # A file in its place, seen in these namespaces only: few systems have them all.
+    said = _refusal_of_userns(
+        errno.EPERM,
+        *("unshare", "--user", "--map-root-user", "--mount", "sh", "-c"),
+        f"mount -t tmpfs none /proc/sys/{directory} && "
+        f'echo {value} > /proc/sys/{directory}/{name} && exec "$@"',
+        "sh",
+    )
+    assert f"user namespaces are forbidden: sysctl {sysctl} is {value} (" in said

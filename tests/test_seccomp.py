@@ -62,15 +62,22 @@ class Restricted:
         syscalls: Iterable[str] | None = None,
         *,
         action: Any = "errno",
-        network: bool = True,
+        network: Any = True,
+        signals: bool = True,
+        execute: Any = None,
     ) -> Outcome:
         """Run `function` under a filter; return what became of it."""
+        sandbox = privsep.Sandbox(
+            syscalls=syscalls,
+            syscall_action=action,
+            network=network,
+            signals=signals,
+            execute=execute,
+        )
 
         def restrict_and_run() -> object:
             attributes.forbid_new_privileges()
-            seccomp.restrict(
-                seccomp.prepare(), syscalls, action=action, network=network
-            )
+            seccomp.restrict(seccomp.prepare(), sandbox)
             return function()
 
         return self.run_free(restrict_and_run)
@@ -264,6 +271,19 @@ def test_what_is_read_cannot_be_written(
         assert restricted.run(attempt, syscalls).errno == errno.EPERM
 
 
+@pytest.mark.parametrize(
+    "syscalls", [["~@file-system"], ["@file-system", "~@file-system"]]
+)
+def test_a_call_that_is_newer_than_libseccomp_is_refused_too(
+    restricted: Restricted, syscalls: list[str]
+) -> None:
+    def attempt() -> int:
+        return syscall(463, -1, 0, 0, 0, 0, 0)  # setxattrat
+
+    assert restricted.run_free(attempt).value in (-errno.EINVAL, -errno.ENOSYS)
+    assert restricted.run(attempt, syscalls) == Outcome(-errno.EPERM)
+
+
 @pytest.mark.parametrize("syscalls", [[], ["~execve", "~execveat"]])
 def test_programs_can_be_refused(restricted: Restricted, syscalls: list[str]) -> None:
     attempt = functools.partial(os.execv, "/bin/true", ["true"])
@@ -386,6 +406,59 @@ def test_without_network_there_is_no_io_uring(
     assert restricted.run(attempt, syscalls, network=False) == Outcome(-errno.EPERM)
 
 
+@pytest.mark.parametrize(
+    "syscalls",
+    [
+        ["@system-service", "~connect"],
+        ["@system-service", "~@file-system"],
+        ["~connect"],
+        ["~@file-system"],
+        ["@default", "@aio"],
+    ],
+)
+def test_an_io_uring_does_not_do_what_the_list_refuses(
+    restricted: Restricted, syscalls: list[str]
+) -> None:
+    def attempt() -> int:
+        return syscall(425, 1, 0)  # io_uring_setup, without parameters
+
+    if restricted.run_free(attempt).value == -errno.EPERM:
+        pytest.skip("this system has no io_uring for us (io_uring_disabled)")
+    assert restricted.run(attempt, ["@system-service"]) == Outcome(-errno.EFAULT)
+    assert restricted.run(attempt, ["~@mount"]) == Outcome(-errno.EFAULT)
+    assert restricted.run(attempt, syscalls) == Outcome(-errno.EPERM)
+
+
+@on_x86_64
+@pytest.mark.parametrize("high", [0, 1 << 32])
+@pytest.mark.parametrize("protocol", [256, 262])
+def test_bits_that_the_kernel_does_not_look_at_hide_no_protocol(
+    restricted: Restricted, high: int, protocol: int
+) -> None:
+    def attempt() -> int:
+        return syscall(41, high | socket.AF_INET, high | 1, high | protocol)
+
+    outcome = restricted.run(attempt, network={"connect": []})
+    assert outcome == Outcome(-errno.EPROTONOSUPPORT)
+
+
+@pytest.mark.parametrize("flags_in", ["sendto", "sendmsg"])
+def test_with_ports_no_sending_connects(restricted: Restricted, flags_in: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 1)
+
+        def send() -> int:
+            with socket.socket() as client:
+                to = server.getsockname()
+                if flags_in == "sendto":
+                    return client.sendto(b"text", socket.MSG_FASTOPEN, to)
+                return client.sendmsg([b"text"], (), socket.MSG_FASTOPEN, to)
+
+        assert restricted.run(send).errno in (None, errno.EINPROGRESS)
+        outcome = restricted.run(send, network={"connect": []})
+        assert outcome.errno == errno.EOPNOTSUPP
+
+
 def test_with_network_a_list_without_sockets_refuses_them(
     restricted: Restricted,
 ) -> None:
@@ -460,7 +533,7 @@ def test_a_filter_that_the_kernel_refuses_is_an_error(restricted: Restricted) ->
         old = library.new_filter(libseccomp.ALLOW)
         old.add(libseccomp.fail_with(errno.ENOMEM), library.number("seccomp"))
         old.load()
-        seccomp.restrict(library, ["@system-service"], action="errno", network=True)
+        seccomp.restrict(library, privsep.Sandbox(syscalls=["@system-service"]))
 
     outcome = restricted.run_free(attempt)
     assert outcome.errno in (errno.ENOMEM, errno.ECANCELED)
@@ -484,8 +557,8 @@ def test_a_call_that_libseccomp_does_not_know_is_told(restricted: Restricted) ->
     def attempt(syscalls: list[str]) -> tuple[str, ...]:
         attributes.forbid_new_privileges()
         syscall_groups.GROUPS["@new"] = "chdir unheard_of"
-        library = seccomp.prepare()
-        return seccomp.restrict(library, syscalls, action="errno", network=True)
+        sandbox = privsep.Sandbox(syscalls=syscalls)
+        return seccomp.restrict(seccomp.prepare(), sandbox)
 
     for syscalls, unknown in ((["~@new"], ("unheard_of",)), (["@new"], ())):
         outcome = restricted.run_free(functools.partial(attempt, syscalls))
@@ -520,6 +593,14 @@ def isolation(request: pytest.FixtureRequest) -> str:
     """Each isolation, by the name of its service."""
     name: str = request.param
     return name
+
+
+def test_a_list_that_libseccomp_cannot_refuse_is_a_start_error(
+    monkeypatch: pytest.MonkeyPatch, start_restricted: Callable[..., Service]
+) -> None:
+    monkeypatch.setitem(syscall_groups.GROUPS, "@new", "chdir unheard_of")
+    with pytest.raises(privsep.StartError, match=r"too old to refuse .* unheard_of: "):
+        start_restricted("plain", "~@new")
 
 
 @pytest.fixture

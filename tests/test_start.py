@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from conftest import Method
     from public_python import PublicPython
 
-AT_ONCE = 5.0  # seconds, half of what a daemon has to become ready
+# Seconds: what waits for the deadline, which comes twice as late, has failed.
+AT_ONCE = 60.0
+LATE = 2 * AT_ONCE
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -39,16 +42,16 @@ START_AND_CALL = """
     started.context.stop()
 """
 
-START_AND_FAIL = """
+START_AND_FAIL = f"""
     import json, sys, importlib, time, privsep
     variable, method, options = sys.argv[1:]
     module, name = variable.split(":")
     context = getattr(importlib.import_module(module), name)
     begun = time.monotonic()
     try:
-        context.start(method, **json.loads(options))
+        context.start(method, **{{"deadline": {LATE}, **json.loads(options)}})
     except privsep.StartError as error:
-        print(f"{time.monotonic() - begun:.1f}", error)
+        print(f"{{time.monotonic() - begun:.1f}}", error)
 """
 
 NET_ADMIN = f"{1 << 12:016x}"
@@ -270,6 +273,22 @@ def test_auto_says_what_it_tried_and_what_to_do(
     assert "start('userns')" in said
 
 
+def test_auto_waits_for_sudo_no_longer_than_the_deadline(
+    public_python: PublicPython, unprivileged_user: str
+) -> None:
+    silent = public_python.prefix / "bin" / "silent"
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o755)
+    lines = public_python.run(
+        START_AND_FAIL,
+        "service:network",
+        "auto",
+        json.dumps({"helper": [str(silent)], "deadline": 0.3}),
+        user=unprivileged_user,
+    )
+    assert f"no answer within 0.3 s: {silent} -n -l" in said_at_once(lines)
+
+
 # -- what fails: the daemon's own words ----------------------------------------
 
 
@@ -296,7 +315,7 @@ def test_a_module_that_does_not_import_is_told(
     context: privsep.Context, words: list[str], method: Method
 ) -> None:
     with pytest.raises(privsep.StartError) as caught:
-        context.start(method)
+        context.start(method, deadline=LATE)
     for word in words:
         assert word.format(method=method) in str(caught.value)
 
@@ -305,7 +324,7 @@ def test_a_module_that_does_not_import_is_told(
 @pytest.mark.usefixtures("fails_at_once")
 def test_a_daemon_that_is_killed_while_it_starts_is_told(method: Method) -> None:
     with pytest.raises(privsep.StartError, match="ended with status -9"):
-        failing.killed.start(method)
+        failing.killed.start(method, deadline=LATE)
 
 
 @pytest.mark.parametrize("method", ["fork", "exec", "userns"])
@@ -360,7 +379,7 @@ def test_a_user_or_group_that_does_not_exist_is_told(
     context: privsep.Context, what: str, method: Method
 ) -> None:
     with pytest.raises(privsep.StartError) as caught:
-        context.start(method)
+        context.start(method, deadline=LATE)
     expected = f"there is no {what} 'privsep-nobody-has-this-name' on this system"
     assert expected in str(caught.value)
     assert "Traceback" not in str(caught.value)
@@ -394,7 +413,9 @@ def test_sudo_that_wants_a_password_is_told_with_the_rule_to_add(
 @pytest.mark.usefixtures("fails_at_once")
 def test_a_helper_that_does_not_exist_is_named() -> None:
     with pytest.raises(privsep.StartError, match="privsep-no-such-helper"):
-        services["plain"].context.start("sudo", helper=["privsep-no-such-helper"])
+        services["plain"].context.start(
+            "sudo", helper=["privsep-no-such-helper"], deadline=LATE
+        )
 
 
 @pytest.mark.usefixtures("fails_at_once")
@@ -410,7 +431,7 @@ def test_a_helper_that_hangs_is_ended_with_the_deadline() -> None:
 def test_a_helper_that_fails_is_told_with_its_words() -> None:
     with pytest.raises(privsep.StartError) as caught:
         services["plain"].context.start(
-            "sudo", helper=["sh", "-c", "echo I will not >&2; exit 7"]
+            "sudo", helper=["sh", "-c", "echo I will not >&2; exit 7"], deadline=LATE
         )
     assert "it ended with status 7" in str(caught.value)
     assert "I will not" in str(caught.value)
@@ -550,7 +571,7 @@ def test_a_module_that_starts_a_daemon_when_imported_is_told_by_the_first(
     method: str,
 ) -> None:
     with pytest.raises(privsep.StartError, match="a daemon starts no daemon"):
-        failing.starts.start(method)  # type: ignore[arg-type]
+        failing.starts.start(method, deadline=LATE)  # type: ignore[arg-type]
 
 
 def test_the_rule_in_the_message_is_one_that_sudoers_takes(tmp_path: Path) -> None:

@@ -43,6 +43,18 @@ def held(tmp_path: Path) -> Iterator[Fifo]:
         yield fifo
 
 
+def test_a_worker_may_open_as_many_files_as_the_service(start: Start) -> None:
+    # The daemon raises its own limit, and programs that use select(2) fall over a
+    # limit that is higher than theirs was.
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] - 1, before[1]))
+    try:
+        service = start("leisurely")
+        assert service.descriptor_limit() == before[1] - 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 # -- deaths ------------------------------------------------------------------------
 
 
@@ -358,6 +370,39 @@ def test_a_daemon_that_is_gone_is_started_again_by_the_next_call(
         assert service.echo(number) == number
         kill(daemon_pid(RESTARTING))
     assert service.echo(3) == 3
+
+
+def _forked_ahead() -> int:
+    """Return the pid of the worker that waits for the first call, when it is there."""
+    daemon = daemon_pid()
+    while not (ahead := children(daemon)):
+        os.sched_yield()
+    (worker,) = ahead
+    return worker
+
+
+def test_the_first_worker_is_forked_ahead_and_takes_the_first_call(
+    start: Start,
+) -> None:
+    service = start("leisurely", METHOD)
+    ahead = _forked_ahead()
+    # In a pid namespace it has a number of its own.
+    assert METHOD == "userns" or service.process_id() == ahead
+    assert children(daemon_pid()) == {ahead}
+
+
+def test_a_worker_that_was_forked_ahead_and_dies_is_replaced(start: Start) -> None:
+    service = start("lonely", METHOD)
+    kill(_forked_ahead())
+    assert service.echo(1) == 1
+
+
+def test_a_daemon_that_is_never_called_ends_with_its_worker(start: Start) -> None:
+    service = start("leisurely", METHOD)
+    ends = [os.pidfd_open(pid) for pid in (_forked_ahead(), daemon_pid())]
+    service.context.stop()
+    for end in ends:
+        wait_for_end(end)
 
 
 def test_a_daemon_killed_with_a_pool_of_idle_channels_is_replaced_at_once(

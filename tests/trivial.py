@@ -2,7 +2,7 @@
 
 import privsep
 
-context = privsep.Context("trivial", capabilities=[], timeout=5.0)
+context = privsep.Context("trivial", capabilities=[], timeout=120.0)
 
 
 @context.entrypoint

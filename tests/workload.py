@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -35,6 +36,11 @@ def count() -> int:
     global counter  # noqa: PLW0603 - what the workers share, or do not
     counter += 1
     return counter
+
+
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def patient_sleep(seconds: float) -> str:
@@ -281,6 +287,7 @@ def raise_with(size: int) -> None:
 
 
 FUNCTIONS: tuple[Callable[..., object], ...] = (
+    descriptor_limit,
     echo, process_id, count, sleep, hold, hold_with_program, hold_and_ignore_signals,
     hold_the_interpreter, hold_until, append, die_before_child, fork_and_both_return,
     fork_and_stay, run_program, exit_with, crash, kill_self, call_own, call_other,
@@ -331,10 +338,10 @@ class Workload:
 
 MEBIBYTE = 1024 * 1024
 
-leisurely_context = privsep.Context("leisurely", capabilities=[], timeout=20.0)
+leisurely_context = privsep.Context("leisurely", capabilities=[], timeout=120.0)
 leisurely = Workload(leisurely_context)
 leisurely_threads_context = privsep.Context(
-    "leisurely-threads", capabilities=[], timeout=20.0, isolation="thread"
+    "leisurely-threads", capabilities=[], timeout=120.0, isolation="thread"
 )
 leisurely_threads = Workload(leisurely_threads_context)
 brisk_context = privsep.Context("brisk", capabilities=[], timeout=0.3)
@@ -343,10 +350,10 @@ brisk_threads_context = privsep.Context(
     "brisk-threads", capabilities=[], timeout=0.3, isolation="thread", workers=2
 )
 brisk_threads = Workload(brisk_threads_context)
-lonely_context = privsep.Context("lonely", capabilities=[], timeout=20.0, workers=1)
+lonely_context = privsep.Context("lonely", capabilities=[], timeout=120.0, workers=1)
 lonely = Workload(lonely_context)
 lonely_threads_context = privsep.Context(
-    "lonely-threads", capabilities=[], timeout=20.0, workers=1, isolation="thread"
+    "lonely-threads", capabilities=[], timeout=120.0, workers=1, isolation="thread"
 )
 lonely_threads = Workload(lonely_threads_context)
 endless_context = privsep.Context("endless", capabilities=[], timeout=None, workers=1)
@@ -354,23 +361,23 @@ endless = Workload(endless_context)
 aeon_context = privsep.Context("aeon", capabilities=[], timeout=1e300, workers=1)
 aeon = Workload(aeon_context)
 tight_context = privsep.Context(
-    "tight", capabilities=[], timeout=20.0, max_message=64 * 1024, workers=1
+    "tight", capabilities=[], timeout=120.0, max_message=64 * 1024, workers=1
 )
 tight = Workload(tight_context)
 frugal_context = privsep.Context(
-    "frugal", capabilities=[], timeout=20.0, memory=1024 * MEBIBYTE, workers=1
+    "frugal", capabilities=[], timeout=120.0, memory=1024 * MEBIBYTE, workers=1
 )
 frugal = Workload(frugal_context)
 frugal_threads_context = privsep.Context(
     "frugal-threads",
     capabilities=[],
-    timeout=20.0,
+    timeout=120.0,
     memory=1024 * MEBIBYTE,
     isolation="thread",
 )
 frugal_threads = Workload(frugal_threads_context)
 starved_context = privsep.Context(
-    "starved", capabilities=[], timeout=5.0, memory=MEBIBYTE
+    "starved", capabilities=[], timeout=120.0, memory=MEBIBYTE
 )
 starved = Workload(starved_context)
 starved_for_ever_context = privsep.Context(

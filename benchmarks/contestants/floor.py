@@ -1,5 +1,6 @@
 """The floors: what the same work costs with nothing around it."""
 
+import importlib
 import os
 import socket
 import sys
@@ -17,6 +18,8 @@ from benchmarks.contestants.measure import (
 # floor needs nothing of ours.
 CALL = b"c" * 64
 RET = b"r" * 6
+HEAD = b"h" * 5
+CALL_HEAD = b"h" * 60
 
 PASS = (sys.executable, "-I", "-S", "-c", "pass")
 """The least that an interpreter can do.
@@ -44,6 +47,27 @@ def ping_pong() -> Round:
     return latency(call)
 
 
+def packed_ping_pong() -> Round:
+    """Do so with what MessagePack costs: pack a call and its result, unpack both."""
+    msgpack = importlib.import_module("msgpack")  # not in every environment of this
+    pack = msgpack.Packer().pack
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    other = os.fork()
+    if other == 0:
+        near.close()
+        while data := far.recv(4096):
+            far.send(HEAD + pack(msgpack.unpackb(data[len(CALL_HEAD) :])[0][0]))
+        os._exit(0)
+    far.close()
+    place(lambda processor: os.sched_setaffinity(other, {processor}))
+
+    def call() -> None:
+        near.send(CALL_HEAD + pack([[1], {}]))
+        msgpack.unpackb(near.recv(4096)[len(HEAD) :])
+
+    return latency(call)
+
+
 def sudo_pass() -> Round:
     """Start the least interpreter through sudo."""
     need_sudo()
@@ -54,8 +78,10 @@ if __name__ == "__main__":
     serve(
         {
             "ping-pong": ping_pong,
+            "packed-ping-pong": packed_ping_pong,
             "pass": lambda: command(*PASS),
             "sudo-pass": sudo_pass,
             "true": lambda: command("true"),
+            "getppid": lambda: latency(os.getppid),
         }
     )

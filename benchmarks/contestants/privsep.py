@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from benchmarks.contestants import lockdown
 from benchmarks.contestants.measure import (
     Round,
     first_use,
@@ -66,6 +67,13 @@ def first_call(method: Literal["fork", "exec", "sudo"]) -> Round:
     return first_use(lambda: processes.start(method), lambda: echo(1), processes.stop)
 
 
+def first_call_of_thread() -> Round:
+    """Start a daemon whose workers are threads, by fork, and make its first call."""
+    return first_use(
+        lambda: threads.start("fork"), lambda: echo_thread(1), threads.stop
+    )
+
+
 def fork_script() -> Round:
     """Do so by fork in a script."""
     module = "benchmarks.contestants.privsep_contexts"
@@ -92,9 +100,17 @@ if __name__ == "__main__":
             "echo-thread-isolation": echo_isolated_by_thread,
             "echo-threads": echo_threads,
             "fork": lambda: first_call("fork"),
+            "fork-thread-isolation": first_call_of_thread,
             "fork-script": fork_script,
             "exec": lambda: first_call("exec"),
             "sudo": sudo,
+            "lockdown": lambda: lockdown.whole(None),
+            "lockdown-sandbox": lambda: lockdown.whole(lockdown.SANDBOX),
+            "lockdown-list": lambda: lockdown.whole(lockdown.LIST),
+            "proof": lambda: lockdown.proof(None),
+            "proof-sandbox": lambda: lockdown.proof(lockdown.SANDBOX),
+            "proof-list": lambda: lockdown.proof(lockdown.LIST),
+            "proof-kill": lambda: lockdown.proof(lockdown.KILLING_LIST),
         },
         "privsep",
     )

@@ -21,29 +21,54 @@ from privsep.privileges import drop_privileges
 from privsep.sandbox import Sandbox
 
 if TYPE_CHECKING:
+    from privsep._wire.open_files import Fd
     from privsep.audit import Audit
+    from privsep.boundary import Len, Pattern, Predicate, Range, Secret
+    from privsep.paths import Beneath, open_beneath
 
 __all__ = [
     "Audit",
+    "Beneath",
     "CallTimeout",
     "Context",
     "DaemonGone",
+    "Fd",
+    "Len",
     "MessageTooLarge",
+    "Pattern",
+    "Predicate",
     "PrivsepError",
+    "Range",
     "Refused",
     "Sandbox",
+    "Secret",
     "StartError",
     "Unserializable",
     "WorkerDied",
     "drop_privileges",
+    "open_beneath",
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Load what few contexts use when it is used: a daemon loads all of this."""
-    if name == "Audit":
-        from privsep.audit import Audit  # noqa: PLC0415
+#: what few contexts use is loaded when it is used: a daemon loads all of the rest
+_LAZY = {
+    "Audit": "privsep.audit",
+    "Beneath": "privsep.paths",
+    "Fd": "privsep._wire.open_files",
+    "Len": "privsep.boundary",
+    "Pattern": "privsep.boundary",
+    "Predicate": "privsep.boundary",
+    "Range": "privsep.boundary",
+    "Secret": "privsep.boundary",
+    "open_beneath": "privsep.paths",
+}
 
-        return Audit
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from importlib import import_module  # noqa: PLC0415
+
+    found: object = getattr(import_module(_LAZY[name]), name)
+    return found

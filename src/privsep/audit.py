@@ -2,7 +2,7 @@
 
 The declaration is read on both sides; the chain is written by the audit's writer
 and checked by ``python -m privsep.audit verify FILE...``, as whoever may read the
-file.  json and hashlib are loaded by those two only.
+files.  json and hashlib are loaded by those two only.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,6 +101,11 @@ class Chain:
         # Quotes within values are escaped: it stands there once.
         return text.replace(_UNSEALED, f'"hash":"{self.head}"').encode() + b"\n"
 
+    def witness(self, context: str) -> bytes:
+        """Return what others than the files may know of the chain: its head."""
+        known = {"context": context, "event": "head", "hash": self.head}
+        return self._encode({**known, "seq": self.number}).encode()
+
 
 def parse_head(data: bytes) -> tuple[int, str] | None:
     """Return number and hash of the last record, as a head file has them."""
@@ -117,43 +122,78 @@ class Misfit(Exception):
     """The first place in the files that does not fit."""
 
 
-def verify(paths: Sequence[str]) -> int:
+class _Known:
+    """What others than the files know of the chain: numbers, and their hashes."""
+
+    def __init__(self) -> None:
+        self._places: dict[int, dict[str, str]] = {}
+
+    def add(self, number: int, head: str, place: str) -> None:
+        self._places.setdefault(number, {})[head] = place
+
+    def check(self, chain: Chain, place: str) -> None:
+        """Raise `Misfit` if the chain's last record is not the one that is known."""
+        for head, known in self._places.get(chain.number, {}).items():
+            if head != chain.head:
+                msg = f"{place}record {chain.number} is not the one that {known} knows"
+                raise Misfit(msg)
+
+    def check_end(self, last: int, path: str) -> None:
+        """Raise `Misfit` if a record after the last one is known."""
+        beyond = max(self._places, default=0)
+        if beyond > last:
+            known = next(iter(self._places[beyond].values()))
+            msg = (
+                f"{path}: the end is missing: the last record is {last}, {known} "
+                f"knows of {beyond}"
+            )
+            raise Misfit(msg)
+
+
+def verify(paths: Sequence[str], witness: str | None = None) -> range:
     """Check that `paths`, oldest first, hold one unbroken chain.
 
+    Args:
+        paths: the audit's files; beside the last, its head file.
+        witness: a text file with what syslog or the journal have of the context.
+
     Returns:
-        The number of records.
+        The numbers of the records.
 
     Raises:
         Misfit: names the first line that does not fit, and why.
         OSError: a file cannot be read.
 
     """
+    known = _Known()
     # The head first: a running writer writes it after the record.
-    expected = _read_head(paths[-1] + HEAD_SUFFIX)
+    head_path = paths[-1] + HEAD_SUFFIX
+    head = _read_head(head_path)
+    if head is not None:
+        known.add(*head, head_path)
+    if witness is not None:
+        _read_witness(witness, _context(paths[0]), known)
     chain: Chain | None = None
     count = 0
     for path in paths:
         with open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
-                chain = _check(line, chain, f"{path}:{number}: ", expected)
+                place = f"{path}:{number}: "
+                chain = _check(line, chain, place)
+                known.check(chain, place)
                 count += 1
-    if expected is not None and (chain is None or chain.number < expected[0]):
-        last = 0 if chain is None else chain.number
-        msg = (
-            f"{paths[-1]}: the end is missing: the last record is {last}, "
-            f"{paths[-1]}{HEAD_SUFFIX} knows of {expected[0]}"
-        )
-        raise Misfit(msg)
-    return count
+    last = 0 if chain is None else chain.number
+    known.check_end(last, paths[-1])
+    return range(last - count + 1, last + 1)
 
 
-def _check(
-    line: bytes, chain: Chain | None, place: str, expected: tuple[int, str] | None
-) -> Chain:
+def _check(line: bytes, chain: Chain | None, place: str) -> Chain:
     """Check one line that follows `chain`; return the chain with it."""
     if not line.endswith(b"\n"):
         raise Misfit(f"{place}the line is incomplete")
-    record = _parse(line, place)
+    record = _parse(line)
+    if record is None:
+        raise Misfit(f"{place}no record")
     number = record["seq"]
     assert isinstance(number, int)  # noqa: S101 - _parse looked
     if chain is None:
@@ -173,21 +213,19 @@ def _check(
             "changed"
         )
         raise Misfit(msg)
-    if expected is not None and expected[0] == number and expected[1] != chain.head:
-        msg = f"{place}record {number} is not the one that the head file knows"
-        raise Misfit(msg)
     return chain
 
 
-def _parse(line: bytes, place: str) -> dict[str, object]:
+def _parse(line: bytes) -> dict[str, object] | None:
+    """Return the record in a line that may hold anything; None if there is none."""
     import json  # noqa: PLC0415
 
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
-        record = None
+        return None
     if not isinstance(record, dict) or type(record.get("seq")) is not int:
-        raise Misfit(f"{place}no record")
+        return None
     return record
 
 
@@ -212,19 +250,43 @@ def _read_head(path: str) -> tuple[int, str] | None:
     return head
 
 
+def _context(path: str) -> object:
+    """Return the context that the first line of a file names."""
+    with open(path, "rb") as file:
+        record = _parse(file.readline())
+    return None if record is None else record.get("context")
+
+
+def _read_witness(path: str, context: object, known: _Known) -> None:
+    """Read the context's records and heads, each what follows a log's own words."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            record = _parse(line[line.find(b"{") :])
+            if record is not None and record.get("context") == context:
+                place = f"{path}:{number}"
+                known.add(cast("int", record["seq"]), str(record.get("hash")), place)
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Run ``verify FILE...``; return the exit status."""
-    if len(arguments) < 2 or arguments[0] != "verify":  # noqa: PLR2004
+    """Run ``verify [--witness LOG] FILE...``; return the exit status."""
+    command, *paths = arguments or [""]
+    witness = None
+    if paths[:1] == ["--witness"]:
+        witness = "".join(paths[1:2])
+        paths = paths[2:]
+    if command != "verify" or not paths:
         sys.stderr.write(
-            "usage: python -m privsep.audit verify FILE... (oldest first)\n"
+            "usage: python -m privsep.audit verify [--witness LOG] FILE... "
+            "(oldest first)\n"
         )
         return 2
     try:
-        count = verify(arguments[1:])
+        numbers = verify(paths, witness)
     except (Misfit, OSError) as trouble:
         sys.stderr.write(f"{trouble}\n")
         return 1
-    sys.stdout.write(f"{count} records fit\n")
+    which = f": {numbers[0]} to {numbers[-1]}" if numbers else ""
+    sys.stdout.write(f"{len(numbers)} records fit{which}\n")
     return 0
 
 

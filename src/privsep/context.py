@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Final, Literal, Self
 
+    from privsep._boundary import parameters
     from privsep._client.client import Client
     from privsep.audit import Audit
     from privsep.status import DaemonStatus
@@ -63,6 +64,8 @@ class Entry(NamedTuple):
     limit: float  #: its deadline, seconds; inf: none
     detach: bool
     head: Struct  #: the layout of a CALL before its arguments
+    #: judges arguments, in the daemon; None: there is nothing to judge
+    check: parameters.Checker | None = None
 
 
 def status_entry(function: Callable[[], object]) -> Entry:
@@ -107,6 +110,10 @@ class Context:
         sandbox: what the daemon may touch; None: no more limits than its
             capabilities and its user have.
         audit: where every call and every refusal is recorded; None: nowhere.
+        validate: what the daemon does with arguments before a function runs.
+            "strict": those that are not of the annotated type are refused;
+            "convert": they are converted if that can be (text to numbers, dates,
+            paths, ...; a list to a tuple); "off": annotations are not looked at.
 
     Raises:
         ValueError: an argument is out of its range, or no such capability.
@@ -130,6 +137,7 @@ class Context:
         environment: Iterable[str] = (),
         sandbox: Sandbox | None = None,
         audit: Audit | None = None,
+        validate: Literal["strict", "convert", "off"] = "strict",
     ) -> None:
         self.name = name
         if isinstance(capabilities, str):
@@ -151,6 +159,7 @@ class Context:
         self.environment = tuple(environment)
         self.sandbox = sandbox
         self.audit = audit
+        self.validate = validate
         self._table: dict[str, Entry] = {}
         self.client: Client | None = None
         self._check()
@@ -161,11 +170,19 @@ class Context:
 
     def _check(self) -> None:
         _check_timeout(self.timeout)
+        if self.memory is not None and self.memory < 1:
+            msg = f"memory is {self.memory}; it must be more than 0 bytes, or None"
+            raise ValueError(msg)
         if not isinstance(self.sandbox, Sandbox | None):
             msg = f"sandbox is {self.sandbox!r}; it must be a privsep.Sandbox or None"
             raise ValueError(msg)  # noqa: TRY004 - every mistake here is one
         if self.isolation not in ("process", "thread"):
             msg = f"isolation is {self.isolation!r}; it may be 'process' or 'thread'"
+            raise ValueError(msg)
+        if self.validate not in ("strict", "convert", "off"):
+            msg = (
+                f"validate is {self.validate!r}; it may be 'strict', 'convert' or 'off'"
+            )
             raise ValueError(msg)
         if not 1 <= self.workers <= MAX_WORKERS:
             msg = f"workers is {self.workers}; it may be 1 to {MAX_WORKERS}"
@@ -239,13 +256,25 @@ class Context:
         self._table[name] = entry
         context = self
         process = _Process
+        #: made by the first call: annotations may name what is defined later
+        crossing: parameters.Crossing | _Unset | None = None
+        if self.validate != "off" and _says_something(function, result=True):
+            crossing = _UNSET
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            nonlocal crossing
             if process.serving is None:
                 if process.loading:
                     raise errors.StartError(_starts_itself(context, f"{name}()"))
                 client = context.client or context._new_client()
+                if crossing is not None:
+                    if isinstance(crossing, _Unset):
+                        crossing = _crossing(entry)
+                    if crossing is not None:
+                        lowered = crossing.lower(args, kwargs)
+                        result = client.call(entry, *lowered)
+                        return crossing.rebuild(result)  # type: ignore[return-value]
                 return client.call(entry, args, kwargs)  # type: ignore[return-value]
             if process.serving is not context:
                 raise errors.Refused(_other_context(entry, context, process.serving))
@@ -275,9 +304,23 @@ class Context:
         """Make this process the context's daemon; return the table as it is now.
 
         What is registered later is not served.
+
+        Raises:
+            StartError: an annotation of a parameter cannot be checked.
+
         """
         _Process.serving = self
-        return {entry.wire_name: entry for entry in self._table.values()}
+        return {entry.wire_name: self._served(entry) for entry in self._table.values()}
+
+    def _served(self, entry: Entry) -> Entry:
+        """Return `entry` with what its annotations say."""
+        if not _says_something(entry.function, result=self.validate != "off"):
+            return entry
+        from privsep._boundary import parameters  # noqa: PLC0415 - few daemons need it
+
+        check = parameters.checker(entry, self.validate)
+        lowering = None if self.validate == "off" else parameters.lowering(entry)
+        return entry._replace(function=lowering or entry.function, check=check)
 
     @staticmethod
     def serve_status(table: dict[bytes, Entry], report: Callable[[], object]) -> None:
@@ -386,6 +429,41 @@ class Context:
         from privsep._client.client import new_client  # noqa: PLC0415 - see _daemon
 
         return new_client(self)
+
+
+#: of which annotations are made that say nothing of a parameter, or of a result:
+#: what is of these crosses as it is.  "class" is in the repr of each class.
+_ANYTHING = frozenset({"class", "object", "typing", "Any"})
+_PLAIN = _ANYTHING.union(
+    ("None", "bool", "bytes", "complex", "dict", "float"),
+    ("frozenset", "int", "list", "set", "str", "tuple"),
+)
+
+
+def _says_something(function: object, *, result: bool) -> bool:
+    """Tell whether an annotation of `function` is to be looked at.
+
+    So those that nearly all functions have cost a daemon no import.
+    """
+    annotations: dict[str, object] = getattr(function, "__annotations__", {})
+    for name, annotation in annotations.items():
+        text = annotation if isinstance(annotation, str) else repr(annotation)
+        words = text.translate(_NO_WORDS).split()
+        if name != "return":
+            if not _ANYTHING.issuperset(words):
+                return True
+        elif result and not _PLAIN.issuperset(words):
+            return True
+    return False
+
+
+_NO_WORDS = str.maketrans(dict.fromkeys("[]|,.<>'", " "))
+
+
+def _crossing(entry: Entry) -> parameters.Crossing | None:
+    from privsep._boundary import parameters  # noqa: PLC0415 - only with annotations
+
+    return parameters.crossing(entry)
 
 
 def _check_timeout(timeout: float | None) -> None:

@@ -54,7 +54,11 @@ class DaemonGone(PrivsepError, ConnectionError):
 
 
 class Refused(PrivsepError, PermissionError):
-    """The daemon did not run the call: no such entrypoint, or not allowed."""
+    """The daemon did not run the call.
+
+    No such entrypoint, not allowed, or an argument that is not as annotated: the
+    message says which, what was expected and, but for a `Secret`, what came.
+    """
 
 
 class Unserializable(PrivsepError, TypeError):

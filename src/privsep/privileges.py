@@ -33,8 +33,10 @@ def drop_privileges(user: str | int, group: str | int | None = None) -> None:
         group: name or gid; default: the user's groups.
 
     Raises:
-        PrivsepError: a daemon that was started runs as `user`; or it did not work,
-            in whole or in part, and the process should end; the message says why.
+        PrivsepError: a context that is started has this very user=; or it did not
+            work, in whole or in part, and the process should end; the message says
+            why.  (A daemon without user= that a process without CAP_SETUID started
+            has its uid, and there is no other to choose.)
         ValueError: the user is root.
 
     Sources: credentials(7), capabilities(7), prctl(2).
@@ -64,5 +66,8 @@ def drop_privileges(user: str | int, group: str | int | None = None) -> None:
     try:
         lock_down(Kept(ids, 0))
     except LockdownError as error:
-        msg = f"could not drop privileges to {user!r}: {error}"
+        msg = (
+            f"could not drop privileges to {user!r}: {error} (to change the user "
+            "takes root, or CAP_SETUID and CAP_SETGID)"
+        )
         raise PrivsepError(msg) from error

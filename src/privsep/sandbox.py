@@ -7,16 +7,20 @@ the daemon applies it.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection
     from typing import Literal, Self
+
+T = TypeVar("T")
 
 NAMESPACES = ("net", "mount", "ipc", "uts")
 
 _MAX_PORT = 0xFFFF
 _UNLIMITED = -1
+_MAX_LIMIT = 2**63 - 1  # what setrlimit() of Python takes
 
 
 class Ports(NamedTuple):
@@ -66,11 +70,12 @@ class Sandbox(_Fields):
         write: where files may be written, made, renamed and removed; None:
             everywhere.  Reading what stands there is for `read` to say.
         execute: programs that may be executed, or directories of them; they are
-            readable, too.  None: all that may be read.
+            readable, too.  None: all that may be read; empty: none.
         network: False: no sockets but AF_UNIX and those that were there; True:
             no limit; or a mapping of "bind" and "connect" to TCP port numbers
             (None: any), what is left out being closed.
-        signals: may signal processes that are not the daemon's own.
+        signals: may signal processes that are not the daemon's own, and set their
+            resource limits.
         abstract_sockets: may connect to abstract AF_UNIX sockets (unix(7)) that
             are not the daemon's own.
         namespaces: which namespaces are the daemon's own, of "net", "mount",
@@ -121,6 +126,13 @@ class Sandbox(_Fields):
         """Check everything; see the class."""
         _check_name("syscall_action", syscall_action, ("errno", "kill"))
         _check_name("landlock", landlock, ("require", "best-effort"))
+        for field, value in (
+            ("signals", signals),
+            ("abstract_sockets", abstract_sockets),
+            ("private_tmp", private_tmp),
+            ("inherit_capabilities", inherit_capabilities),
+        ):
+            _check_bool(field, value)
         return super().__new__(
             cls,
             read=_paths("read", read),
@@ -131,7 +143,7 @@ class Sandbox(_Fields):
             abstract_sockets=abstract_sockets,
             namespaces=_namespaces(namespaces),
             private_tmp=private_tmp,
-            rlimits=tuple(_limit(*item) for item in (rlimits or {}).items()),
+            rlimits=_limits(rlimits),
             syscalls=_system_calls(syscalls),
             syscall_action=syscall_action,
             inherit_capabilities=inherit_capabilities,
@@ -141,19 +153,34 @@ class Sandbox(_Fields):
 
 def _check_name(field: str, value: str, known: Collection[str]) -> None:
     if value not in known:
-        from difflib import get_close_matches  # noqa: PLC0415 - only to explain
+        from privsep._lockdown.nearest import nearest  # noqa: PLC0415 - only to explain
 
-        near = get_close_matches(str(value), known, n=1, cutoff=0.0)[0]
+        near = nearest(str(value), known)
         msg = f"{field}: there is no {value!r}; did you mean {near!r}?"
         raise ValueError(msg)
 
 
-def _strings(field: str, values: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
+def _check_bool(field: str, value: object) -> None:
+    """Refuse what is taken for True: the string "False", say."""
+    if not isinstance(value, bool):
+        msg = f"{field} is {value!r}; it must be True or False"
+        raise ValueError(msg)  # noqa: TRY004 - every mistake here is a ValueError
+
+
+def _sequence(field: str, values: Iterable[T]) -> tuple[T, ...]:
     """Return them as a tuple; a single string would be taken for its letters."""
-    if isinstance(values, (str, bytes, os.PathLike)):
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes)):
         msg = f"{field} is {values!r}; it must be a sequence: [{values!r}]"
         raise ValueError(msg)  # noqa: TRY004 - every mistake here is a ValueError
-    return tuple([os.fspath(value) for value in values])
+    return tuple(values)
+
+
+def _strings(field: str, values: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
+    try:
+        return tuple([os.fsdecode(value) for value in _sequence(field, values)])
+    except TypeError:
+        msg = f"{field} is {values!r}; it must be a sequence of strings"
+        raise ValueError(msg) from None
 
 
 def _paths(
@@ -187,28 +214,49 @@ def _namespaces(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _ports(mapping: Mapping[str, Iterable[int] | None]) -> Ports:
+    _check_mapping("network", mapping, "True, False or a dict of 'bind' and 'connect'")
     found: dict[str, tuple[int, ...] | None] = {}
     for name, values in mapping.items():
         _check_name("network", name, Ports._fields)
-        ports = found[name] = None if values is None else tuple(values)
+        ports = None if values is None else _sequence(f"network, {name!r},", values)
         for port in ports or ():
-            if not isinstance(port, int) or not 0 <= port <= _MAX_PORT:
+            if type(port) is not int or not 0 <= port <= _MAX_PORT:
                 msg = f"network: {port!r} is not a port number (0 to {_MAX_PORT})"
                 raise ValueError(msg)
+        found[name] = ports
     return Ports(**found)
+
+
+def _limits(mapping: Mapping[str, int | tuple[int, int]] | None) -> tuple[Limit, ...]:
+    if mapping is None:
+        return ()
+    _check_mapping("rlimits", mapping, "a dict of names of getrlimit(2) to limits")
+    return tuple([_limit(*item) for item in mapping.items()])
 
 
 def _limit(name: str, value: int | tuple[int, int]) -> Limit:
     import resource  # noqa: PLC0415 - a service without limits need not load it
 
     known = [attr for attr in dir(resource) if attr.startswith("RLIMIT_")]
-    full = name.upper() if name.upper() in known else f"RLIMIT_{name.upper()}"
+    upper = str(name).upper()
+    full = upper if upper in known else f"RLIMIT_{upper}"
     _check_name("rlimits", full, known)
-    soft, hard = (value, value) if isinstance(value, int) else value
-    if soft < _UNLIMITED or hard < _UNLIMITED:
-        msg = f"rlimits: {name} is {value!r}; -1 means no limit"
+    pair = value if isinstance(value, tuple) else (value, value)
+    numbers = [n for n in pair if type(n) is int and _UNLIMITED <= n <= _MAX_LIMIT]
+    if len(pair) != 2 or len(numbers) != 2:  # noqa: PLR2004 - soft and hard
+        msg = (
+            f"rlimits: {name} is {value!r}; it must be a number or (soft, hard), each "
+            f"up to {_MAX_LIMIT}, and -1 means no limit"
+        )
         raise ValueError(msg)
+    soft, hard = pair
     if hard != _UNLIMITED and not _UNLIMITED < soft <= hard:
         msg = f"rlimits: the soft limit of {name} is above the hard one: {value!r}"
         raise ValueError(msg)
     return Limit(full, soft, hard)
+
+
+def _check_mapping(field: str, value: object, wanted: str) -> None:
+    if not isinstance(value, Mapping):
+        msg = f"{field} is {value!r}; it must be {wanted}"
+        raise ValueError(msg)  # noqa: TRY004 - every mistake here is a ValueError

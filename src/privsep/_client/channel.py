@@ -23,13 +23,20 @@ from privsep._client.logs import handle_record
 from privsep._wire.control import FATE_SIZE, KILL, Ending, Fate
 from privsep._wire.frames import (
     CALL_HEADER,
+    DescriptorsLost,
     Frames,
     FrameTooLarge,
     Interrupted,
     Kind,
     NothingSent,
 )
-from privsep._wire.values import Encoder, LimitExceeded, UnsupportedType, decode
+from privsep._wire.values import (
+    Encoder,
+    LimitExceeded,
+    UnsupportedType,
+    decode,
+    decode_with_files,
+)
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -65,7 +72,7 @@ class Channel:
         self._sock = sock
         self._fate = fate
         self._frames = Frames(sock, context.max_message)
-        self._encoder = Encoder()
+        self._encoder = Encoder(files=True)
         self._timeout = math.inf
         sock.settimeout(None)  # not socket.setdefaulttimeout()'s
         self._fresh = True
@@ -109,7 +116,10 @@ class Channel:
             self._set_timeout(timeout)
         self.usable = False
         try:
-            self._frames.send_parts(head, body)
+            if self._encoder.files:
+                self._send_with_files(head, body)
+            else:
+                self._frames.send_parts(head, body)
         except NothingSent:
             raise self._why_nothing_sent(entry) from None
         except OSError as error:
@@ -141,7 +151,9 @@ class Channel:
         place = self._unsupported(args, kwargs)
         msg = (
             f"{entry.name}(): {place} holds a {error}, which does not cross: "
-            "send plain values (numbers, text, bytes, lists, tuples, sets, dicts)"
+            "send plain values (numbers, text, bytes, lists, tuples, sets, dicts, "
+            "dates, paths, addresses; no subclass of one) or open files, sockets, "
+            "privsep.Fd; for an enum or a dataclass, annotate the parameter with it"
         )
         return errors.Unserializable(msg)
 
@@ -193,12 +205,37 @@ class Channel:
                 raise rebuild(decode(event[1]), self._context)
             elif event[0] == Kind.LOG:
                 handle_record(cast("dict[str, object]", decode(event[1])))
+            elif event[0] == Kind.ATTACH:
+                return self._receive_with_files(entry)
             elif event[0] == Kind.BYE:
                 raise NotStarted
             try:
                 event = self._frames.receive()
             except (OSError, FrameTooLarge) as error:
                 event = error
+
+    def _send_with_files(self, head: bytes, body: bytes) -> None:
+        files = self._encoder.files
+        try:
+            self._frames.send_attached(head, body, files)
+        finally:
+            files.clear()
+
+    def _receive_with_files(self, entry: Entry) -> object:
+        """Receive the reply that brings descriptors, and return what it holds."""
+        try:
+            _, body, descriptors = self._frames.receive_attached()
+        except DescriptorsLost as error:
+            self.usable = True
+            msg = f"the result of {entry.name}() cannot be received: {error}"
+            raise errors.MessageTooLarge(msg) from None
+        except OSError as error:
+            if not self._is_own(error):
+                raise
+            late = isinstance(error, (BlockingIOError, TimeoutError))
+            raise self._fate_of(entry, overran=late) from None
+        self.usable = True
+        return decode_with_files(body, descriptors)
 
     def _handle_trouble(
         self, entry: Entry, deadline: float, event: OSError | FrameTooLarge | None

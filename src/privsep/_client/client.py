@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
 from privsep import errors
+from privsep._client import forking
 from privsep._client.channel import NotStarted
 from privsep._client.connection import Connection
 from privsep._start.methods import launch
@@ -77,7 +78,8 @@ class Client:
         if self._forked:
             msg = (
                 f"the daemon of context {self.context.name!r} is gone; it was "
-                "started by fork and cannot be started again by a call"
+                "started by fork and cannot be started again by a call: restart the "
+                "service; where it still has the privileges, stop() and start() do"
             )
             raise errors.DaemonGone(msg)
 
@@ -186,14 +188,11 @@ _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 def new_client(context: Context) -> Client:
     """Return the one client of `context`, made at its first use."""
-    with _making:
+    with forking.undivided:
         if context.client is None:
             context.client = Client(context)
             _clients.add(context.client)
         return context.client
-
-
-_making = threading.Lock()
 
 
 def started_contexts() -> list[Context]:
@@ -202,8 +201,6 @@ def started_contexts() -> list[Context]:
 
 
 def _after_fork_in_child() -> None:
-    global _making  # noqa: PLW0603 - a lock that another thread held stays held
-    _making = threading.Lock()
     for client in list(_clients):
         client.after_fork_in_child()
 

@@ -13,6 +13,7 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from privsep._client import forking
 from privsep._client.channel import Channel
 from privsep._client.logs import LogReader
 from privsep._client.pool import Pool
@@ -90,8 +91,8 @@ class Connection:
         """
         if not self._introduced:
             self._introduce(deadline)
-        ours, workers = socket.socketpair()
-        fate, supervisors = socket.socketpair()
+        ours, workers = forking.socket_pair()
+        fate, supervisors = forking.socket_pair()
         with workers, supervisors:
             try:
                 ends = [workers.fileno(), supervisors.fileno()]
@@ -119,7 +120,6 @@ class Connection:
 
     def after_fork_in_child(self) -> None:
         """Leave the parent's calls, logs and child process to the parent."""
-        self.pool.abandon()
-        self._logs.close()
+        self._logs.leave()
         self._process = None
         self._use(None, b"")

@@ -15,6 +15,7 @@ import traceback
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from privsep._client import forking
 from privsep._wire.control import LOG_SIZE, Log
 from privsep._wire.values import decode
 
@@ -55,9 +56,7 @@ class LogReader:
         It is made when it is sent, because the daemon takes only what its sender
         made, and a service may drop its privileges between start and first call.
         """
-        self._line, daemon_end = socket.socketpair(
-            socket.AF_UNIX, socket.SOCK_SEQPACKET
-        )
+        self._line, daemon_end = forking.socket_pair(socket.SOCK_SEQPACKET)
         return daemon_end
 
     def start(self) -> None:
@@ -68,11 +67,10 @@ class LogReader:
             )
             self._thread.start()
 
-    def close(self) -> None:
-        """Close without reading on; for a forked child, and where none reads."""
-        for sock in (self._line, self._stderr):
-            if sock is not None:
-                sock.close()
+    def leave(self) -> None:
+        """Leave reading to the parent: this process is a forked child."""
+        if self._stderr is not None:
+            self._stderr.close()
 
     def join(self) -> None:
         """Handle all that the daemon sent until now, and end.

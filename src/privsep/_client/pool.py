@@ -62,7 +62,6 @@ class Pool:
         self._open_channel = open_channel
         self._lock = threading.Lock()
         self.idle: list[Channel] = []  #: take by pop(), bring by give_back()
-        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         self._places: weakref.WeakSet[Place] = weakref.WeakSet()  #: that are taken
         self._turns: deque[_Turn] = deque()
         self._closed = False
@@ -131,8 +130,6 @@ class Pool:
             self._free(place)
             raise
         channel.place = place
-        with self._lock:
-            self._channels.add(channel)
         return channel
 
     def _hand_over(self, channel: Channel) -> bool:
@@ -149,7 +146,6 @@ class Pool:
                 self._turns.popleft().hand(self.idle.pop())
             idle = self.idle[:] if self._closed else []
             del self.idle[: len(idle)]
-            self._channels.difference_update(idle)
         for channel in idle:
             channel.close()
 
@@ -157,8 +153,6 @@ class Pool:
         """Close and forget a channel."""
         channel.cancel()
         place, channel.place = channel.place, None
-        with self._lock:
-            self._channels.discard(channel)
         self._free(place)
 
     def _free(self, place: Place | None) -> None:
@@ -173,8 +167,3 @@ class Pool:
         """Close idle channels now and the others when they come back."""
         self._closed = True
         self._settle()
-
-    def abandon(self) -> None:
-        """Close all channels at once: this process, a forked child, has no calls."""
-        for channel in self._channels:
-            channel.close()

@@ -10,34 +10,56 @@ import os
 import resource
 import signal
 import sys
+from typing import TYPE_CHECKING
 
+from privsep._lockdown import status
 from privsep._lockdown.descriptors import replace_all_except
 
-_KEPT = ("LANG", "LANGUAGE", "TZ")
-_KEPT_PREFIX = "LC_"
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# As bytes, which is what a process has: a forked one pays for each text it makes.
+_KEPT = frozenset({b"LANG", b"LANGUAGE", b"TZ"})
+_KEPT_PREFIX = b"LC_"
+_IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
 _OF_THREADS = (32, 33)  # the C library's own: setuid() in all threads
 _TIOCNOTTY = 0x5422
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def clean(control: int) -> dict[str, str]:
+def kept(names: Iterable[str]) -> dict[str, str]:
+    """Return the variables that a daemon keeps: the locale, the time zone, `names`."""
+    wanted = _KEPT.union(map(os.fsencode, names))
+    return {
+        os.fsdecode(name): os.fsdecode(value)
+        for name, value in os.environb.items()
+        if name in wanted or name.startswith(_KEPT_PREFIX)
+    }
+
+
+def clean(control: int, *, forked: bool) -> dict[bytes, bytes]:
     """Leave the starter's session, directory, variables, signals, descriptors.
 
     Args:
         control: the descriptor that stays open, beside stderr.
+        forked: this process has the descriptors of its parent, and objects for
+            them; a fresh interpreter has closed its own by now.
 
     Returns:
-        The environment as the starter left it, for variables to keep by name.
+        What was removed from the environment, for variables to keep by name.
 
     """
-    inherited = dict(os.environ)
     _leave_session()
     os.chdir("/")
     os.umask(0o022)
-    _clean_variables()
+    inherited = _clean_variables()
     _reset_signals()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    replace_all_except({control})
+    if forked:
+        replace_all_except({control})
+    os.closerange(0, 1)
+    null = os.open("/dev/null", os.O_RDWR)  # the lowest number that is free: 0
+    os.set_inheritable(null, True)  # noqa: FBT003 - there is no keyword
     os.set_blocking(2, True)  # a starter with gevent or eventlet made it otherwise
     os.dup2(2, 1)
     _open_standard_streams()
@@ -69,33 +91,36 @@ def _leave_terminal() -> None:
     os.close(terminal)
 
 
-def _clean_variables() -> None:
-    for name in list(os.environ):
+def _clean_variables() -> dict[bytes, bytes]:
+    """Remove and return what the starter set, but the language and the time zone."""
+    removed = {}
+    for name in list(os.environb):
         if name not in _KEPT and not name.startswith(_KEPT_PREFIX):
-            del os.environ[name]
+            removed[name] = os.environb.pop(name)
     os.environ["PATH"] = _PATH
+    return removed
 
 
 def _reset_signals() -> None:
-    """Default handling, nothing blocked; SIGPIPE stays ignored, as in Python.
+    """Default handling, nothing blocked; what Python ignores stays ignored.
 
+    That is SIGPIPE, and SIGXFSZ: writing beyond a limit shall fail and not kill.
     SIGINT is ignored: a Ctrl-C is meant for the service.
     """
     signal.set_wakeup_fd(-1)
-    changed = _changed_signals()
+    text = status.own()
+    ignored, caught, blocked = (
+        int(status.field(text, name), 16) for name in (b"SigIgn", b"SigCgt", b"SigBlk")
+    )
     for number in range(1, signal.NSIG):
+        changed = ignored | caught
+        if number in _IGNORED:
+            changed = ~ignored
         if changed >> (number - 1) & 1 and number not in _OF_THREADS:
-            signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def _changed_signals() -> int:
-    """Return the signals that are ignored or handled, as a bit mask."""
-    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    return int(fields["SigIgn"], 16) | int(fields["SigCgt"], 16)
+            ignore = number in _IGNORED
+            signal.signal(number, signal.SIG_IGN if ignore else signal.SIG_DFL)
+    if blocked:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _open_standard_streams() -> None:

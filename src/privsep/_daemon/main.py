@@ -10,7 +10,7 @@ import os
 import sys
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from privsep._daemon import environment, starter
 from privsep._daemon.serve import Service
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from privsep.context import Context
+    from privsep._daemon.audit.auditor import Auditor
+    from privsep.context import Context, Entry
 
 
-def run(control: socket.socket, load: Callable[[], Context]) -> NoReturn:
+def run(
+    control: socket.socket, load: Callable[[], Context], *, forked: bool = False
+) -> NoReturn:
     """Be the daemon of the context that `load` returns; never return.
 
     Every failure before READY goes to the starter in the daemon's own words.
@@ -38,21 +41,19 @@ def run(control: socket.socket, load: Callable[[], Context]) -> NoReturn:
     Args:
         control: the daemon's end of the first client's control socket.
         load: called when the surroundings are clean; imports what is needed.
+        forked: as of `environment.clean`.
 
     """
     try:
-        supervisor, outcome = _prepare(control, load)
+        locked = _lock_down(control, load, forked=forked)
         starter.outlive(control)
-        facts = {
-            "landlock_abi": outcome.landlock_abi,
-            "not_enforced": outcome.not_enforced,
-        }
-        control.send(Encoder().encode([Reply.READY.value, facts]))
+        missing = [locked.outcome.landlock_abi, *locked.outcome.not_enforced]
+        control.send(Encoder().encode([Reply.READY.value, missing]))
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
         fail(control, error)
     status = 1
     try:
-        supervisor.run()
+        _serve(control, locked)
         status = 0
     except BaseException:  # noqa: BLE001 - nothing may unwind into the starter
         import traceback  # noqa: PLC0415
@@ -62,32 +63,51 @@ def run(control: socket.socket, load: Callable[[], Context]) -> NoReturn:
         os._exit(status)
 
 
-def _prepare(
-    control: socket.socket, load: Callable[[], Context]
-) -> tuple[Supervisor, Lockdown]:
-    inherited = environment.clean(control.fileno())
+class _Locked(NamedTuple):
+    """A daemon that is locked down and may serve."""
+
+    context: Context
+    table: dict[bytes, Entry]
+    outcome: Lockdown
+    limit: Callable[[], None]  #: sets the resource limits of what runs calls
+    audit: Auditor | None
+
+
+def _lock_down(
+    control: socket.socket, load: Callable[[], Context], *, forked: bool
+) -> _Locked:
+    inherited = environment.clean(control.fileno(), forked=forked)
     starter.end_with(control)
     context = load()
     for name in context.environment:
-        if name in inherited:
-            os.environ[name] = inherited[name]
+        value = inherited.get(os.fsencode(name))
+        if value is not None:
+            os.environb[os.fsencode(name)] = value
     for name in context.modules:
         __import__(name)
     table = context.begin_serving()
-    service = Service(context.name, table, context.max_message)
     ids = Ids.look_up(context.user, context.group)
     _refuse_clients_uid(ids.uid, peer_credentials(control).uid)
     audit = None
     if context.audit is not None:
-        from privsep._daemon import audit_sender  # noqa: PLC0415 - only with an audit
+        from privsep._daemon.audit import auditor  # noqa: PLC0415 - only with an audit
 
-        audit = audit_sender.start(context.audit, context.name, context.workers)
+        audit = auditor.start(context.audit, context.name, table)
     outcome = lock_down(Kept(ids, context.capability_mask, context.sandbox))
     if audit is not None:
         audit.wait_until_ready()
-    service.logging.install()
     rlimits = () if context.sandbox is None else context.sandbox.rlimits
     limit = partial(limits.apply, rlimits, context.memory)
+    if context.isolation == "thread":
+        limit()
+    return _Locked(context, table, outcome, limit, audit)
+
+
+def _serve(control: socket.socket, locked: _Locked) -> None:
+    """Serve until the last client has gone; the first one makes its request now."""
+    context, table, outcome, limit, audit = locked
+    service = Service(context.name, table, context.max_message)
+    service.logging.install()
     supervisor = Supervisor(
         service,
         isolation=context.isolation,
@@ -95,14 +115,13 @@ def _prepare(
         limit=limit,
         audit=audit,
     )
-    if context.isolation == "thread":
-        limit()
     report = partial(_report, supervisor, outcome, monotonic())
     context.serve_status(table, report)
     supervisor.add_client(control)
     gc.freeze()  # workers share these pages
     gc.enable()
-    return supervisor, outcome
+    supervisor.prepare_worker()
+    supervisor.run()
 
 
 def _refuse_clients_uid(uid: int | None, client: int) -> None:

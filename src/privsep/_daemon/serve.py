@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from privsep import errors
 from privsep._daemon import exceptions
+from privsep._wire.descriptors import close_all
 from privsep._wire.frames import (
     CALL_HEADER,
     HEADER,
+    DescriptorsLost,
     Frames,
     FrameTooLarge,
     Interrupted,
@@ -28,6 +30,7 @@ from privsep._wire.values import (
     Malformed,
     UnsupportedType,
     decode,
+    decode_with_files,
 )
 
 if TYPE_CHECKING:
@@ -98,7 +101,7 @@ class Service:
         frames = Frames(sock, self._max_message, slot.begin_reading)
         self.logging.use_frames(frames)
         try:
-            self._serve_calls(frames, Encoder(), slot)
+            self._serve_calls(frames, Encoder(files=True), slot)
             slot.begin(_SEND_TIMEOUT)
             frames.send(Kind.BYE)
         except OSError:
@@ -116,29 +119,47 @@ class Service:
         A call runs through this loop, `_answer` and little else: each function on
         the way costs it a percent.
         """
+        descriptors: list[int] = []
         while True:
             try:
                 frame = frames.receive()
-                if frame is None or frame[0] != Kind.CALL:
+                if frame is None:
                     return
-                kind, body = self._answer(frame[1], frames, encoder, slot)
+                kind, message = frame
+                if kind == Kind.ATTACH and not message:
+                    kind, message, descriptors = frames.receive_attached()
+                if kind != Kind.CALL:
+                    return
+                kind, body = self._answer(message, descriptors, frames, encoder, slot)
             except Interrupted:
                 return
-            except FrameTooLarge as error:
+            except (FrameTooLarge, DescriptorsLost) as error:
                 reply = errors.MessageTooLarge(str(error))
-                kind, body = self._refuse(reply, b"", encoder, slot)
-            frames.send_parts(HEADER.pack(len(body), kind), body)
+                kind, body = self._refuse(reply, b"", slot)
+            finally:
+                if descriptors:
+                    close_all(descriptors)
+            head = HEADER.pack(len(body), kind)
+            if encoder.files:
+                frames.send_attached(head, body, encoder.files)
+                encoder.files.clear()
+            else:
+                frames.send_parts(head, body)
             if slot.end():
                 return
 
-    def _answer(
+    def _answer(  # noqa: C901, PLR0911, PLR0912 - all the steps of a call, as said above
         self,
         message: bytes | memoryview,
+        descriptors: list[int],
         frames: Frames,
         encoder: Encoder,
         slot: Slot,
     ) -> tuple[int, bytes]:
-        """Run the CALL in `message`; return the kind and the body of the reply."""
+        """Run the CALL in `message`; return the kind and the body of the reply.
+
+        What it leaves of `descriptors` is the caller's to close.
+        """
         try:
             timeout, level, name_size = CALL_HEADER.unpack_from(message)
             end = _NAME + name_size
@@ -146,58 +167,71 @@ class Service:
             entry = self._table[name]
             limit = entry.limit
             slot.begin(timeout if 0 <= timeout < limit else limit)
-            args, kwargs = _arguments(decode(message[end:]))
+            packed = message[end:]
+            shown = args, kwargs = _arguments(
+                decode_with_files(packed, descriptors)
+                if descriptors
+                else decode(packed)
+            )
         except struct.error:
             reply = errors.Refused("a CALL without header")
-            return self._refuse(reply, b"", encoder, slot)
+            return self._refuse(reply, b"", slot)
         except KeyError as error:
             name = error.args[0]
-            return self._refuse(self._unknown(name), name, encoder, slot)
+            return self._refuse(self._unknown(name), name, slot)
         except (LimitExceeded, Malformed, MemoryError) as error:
             name = _name(message)
-            return self._refuse(_why_malformed(error), name, encoder, slot)
+            return self._refuse(_why_malformed(error), name, slot)
         if entry.detach:
             slot.detach()  # its worker is its own: it retires afterwards
         if level != self.logging.level:
             self.logging.set_level(frames, level)
-        if slot.audit is not None and (why := slot.audit.begin(name, args, kwargs)):
-            slot.begin(_SEND_TIMEOUT)  # the audit knows of it, or cannot be told
-            return Kind.ERR, exceptions.describe(errors.Refused(why), encoder)
+        held: list[int] = []
+        if entry.check is not None:
+            try:
+                shown = entry.check.redacted(args, kwargs)
+                args, kwargs, held = entry.check(args, kwargs)
+            except errors.Refused as refusal:
+                return self._refuse(refusal, name, slot)
         try:
+            if slot.audit is not None and (why := slot.audit.begin(name, *shown)):
+                slot.begin(_SEND_TIMEOUT)  # the audit knows of it, or cannot be told
+                return Kind.ERR, exceptions.describe(errors.Refused(why), Encoder())
             kind, body = Kind.RET, encoder.encode(entry.function(*args, **kwargs))
         except BaseException as error:  # noqa: BLE001 - all of them cross
-            kind, body = Kind.ERR, self._describe(error, entry, encoder, slot)
+            kind, body = Kind.ERR, self._describe(error, entry, slot)
+        finally:
+            if held and entry.check is not None:
+                entry.check.release(held)
         if limit == math.inf:
             slot.begin(_SEND_TIMEOUT)
         if len(body) > self._max_message:
-            return Kind.ERR, self._too_large(len(body), encoder)
+            encoder.files.clear()
+            return Kind.ERR, self._too_large(len(body))
         return kind, body
 
     @staticmethod
     def _refuse(
-        error: errors.PrivsepError, name: bytes, encoder: Encoder, slot: Slot
+        error: errors.PrivsepError, name: bytes, slot: Slot
     ) -> tuple[int, bytes]:
         """Return a reply that says why nothing ran."""
         slot.begin(_SEND_TIMEOUT)
         if slot.audit is not None:
             slot.audit.refused(name, str(error))
-        return Kind.ERR, exceptions.describe(error, encoder)
+        return Kind.ERR, exceptions.describe(error, Encoder())
 
-    def _describe(
-        self, error: BaseException, entry: Entry, encoder: Encoder, slot: Slot
-    ) -> bytes:
+    def _describe(self, error: BaseException, entry: Entry, slot: Slot) -> bytes:
         """Describe what the function raised, or why its result does not cross."""
-        if isinstance(error, UnsupportedType):
+        if type(error) is UnsupportedType:  # isinstance asks its __class__
             error = errors.Unserializable(
-                f"{entry.name}() returned a {error}, which does not cross"
+                f"{entry.name}() returned a {error}, which does not cross: return "
+                "plain values; for an enum or a dataclass, annotate the result with it"
             )
-        elif isinstance(error, LimitExceeded):
+        elif type(error) is LimitExceeded:
             error = errors.MessageTooLarge(f"the result of {entry.name}() has {error}")
-        elif error.__traceback__ is not None:  # without privsep's own frame
-            error.__traceback__ = error.__traceback__.tb_next
         if slot.audit is not None:
             slot.audit.raised(error)
-        return exceptions.describe(error, encoder, self._max_message)
+        return exceptions.describe(error, Encoder(), self._max_message)
 
     def _unknown(self, name: bytes) -> errors.Refused:
         shown = name.decode("utf-8", "backslashreplace")
@@ -208,12 +242,12 @@ class Service:
         )
         return errors.Refused(msg)
 
-    def _too_large(self, size: int, encoder: Encoder) -> bytes:
+    def _too_large(self, size: int) -> bytes:
         msg = (
             f"the reply has {size} bytes, the limit is {self._max_message} "
             "(max_message=)"
         )
-        return exceptions.describe(errors.MessageTooLarge(msg), encoder)
+        return exceptions.describe(errors.MessageTooLarge(msg), Encoder())
 
 
 def _arguments(value: object) -> tuple[list[object], dict[str, object]]:

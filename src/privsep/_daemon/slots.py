@@ -20,7 +20,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from privsep._daemon.audit_sender import Recorder
+    from privsep._daemon.audit.recorder import Recorder
 
 _NOTICE = struct.Struct("Id")
 _MARGIN = 0.01

@@ -18,7 +18,7 @@ import socket
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from privsep._daemon import slots
+from privsep._daemon import requests, slots
 from privsep._daemon.output import LogLine, OutputPipe
 from privsep._daemon.workers import (
     Job,
@@ -32,8 +32,6 @@ from privsep._wire.control import (
     DATAGRAM_SIZE,
     HELLO,
     KILL,
-    LOG_DESCRIPTORS,
-    REQUEST,
     Ending,
     Fate,
 )
@@ -41,7 +39,7 @@ from privsep._wire.control import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from privsep._daemon.audit_sender import Auditor
+    from privsep._daemon.audit.auditor import Auditor
     from privsep._daemon.serve import Service
     from privsep._daemon.slots import Slot
     from privsep._wire.descriptors import Credentials, Datagram
@@ -50,6 +48,7 @@ _MOST_WAITING = 256
 _MOST_LOG_LINES = 256
 _READ_WITHIN = 0.2  # seconds without progress after which a reader may retire
 _LAST_WORDS = 3.0  # seconds, together, for clients that are there and read slowly
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _LONGEST_POLL = 3600.0  # seconds: epoll takes neither infinity nor a month
 
 
@@ -86,13 +85,15 @@ class Supervisor:
         self._outputs: list[OutputPipe] = []
         self._log_lines: list[LogLine] = []
         self._look_again: float | None = None
+        self._spare: ProcessWorker | None = None  #: that waits for a job
         self._left = False  #: in a child that a thread forked, and in its children
         self._watch(self.slots.reader, self._read_notices)
         self._catch_signals()
         self._audit = audit
         if audit is not None:
             self._watch(audit.sock.fileno(), lambda: self._look_at_audit(audit))
-        _allow_descriptors()
+        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+        _allow_descriptors(self._descriptors)
         if isolation == "thread":
             self._capture_own_output()
             # A child that an entrypoint forks must not hide the daemon's death.
@@ -105,6 +106,20 @@ class Supervisor:
         client = Client(sock)
         self._clients.append(client)
         self._watch(sock.fileno(), lambda: self._read_control(client))
+
+    def prepare_worker(self) -> None:
+        """Fork a worker ahead: the first call need not wait for that.
+
+        Not for threads, which need no fork, and not with an audit, whose line to a
+        worker is made for its client.
+        """
+        if self._isolation == "thread" or self._audit is not None:
+            return
+        number = self.slots.take()
+        try:
+            self._spare = self._make_process(None, number, self.slots.slot(number))
+        except OSError:  # the first call will hear of it
+            self.slots.free.append(number)
 
     def run(self) -> None:
         """Serve until no client is left and the last worker has ended.
@@ -122,6 +137,9 @@ class Supervisor:
             self._look_at_deadlines()
             self._start_waiting()
             self._retire_for_waiting()
+        if self._spare is not None:
+            self._spare.kill(group=True)
+            self._spare.reap()
         if self._audit is not None:
             self._audit.close()
         self._end_output()
@@ -179,6 +197,8 @@ class Supervisor:
     def _reap_orphans(self) -> None:
         """Reap what init inherits; a worker's status stays for its own handler."""
         pids = {worker.pid for worker in self._workers.values()}
+        if self._spare is not None:
+            pids.add(self._spare.pid)
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         try:
             while (child := os.waitid(os.P_ALL, 0, options)) is not None:
@@ -228,7 +248,7 @@ class Supervisor:
 
     def _take_datagram(self, client: Client, datagram: Datagram) -> None:
         """Take over the descriptors of a well-formed datagram, else close them."""
-        sockets = self._expected_sockets(datagram)
+        sockets = requests.sockets_of(datagram)
         if not sockets or datagram.sender is None:
             descriptors.close_all(datagram.descriptors)
             self._record_refusal(datagram.sender, "not a request for a worker")
@@ -240,29 +260,6 @@ class Supervisor:
     def _record_refusal(self, client: Credentials | None, reason: str) -> None:
         if self._audit is not None:
             self._audit.turned_away(client, reason)
-
-    @staticmethod
-    def _expected_sockets(datagram: Datagram) -> list[socket.socket]:
-        """Return its descriptors as sockets, if they are what it must bring."""
-        wanted = {
-            HELLO: (socket.SOCK_SEQPACKET,) * LOG_DESCRIPTORS,
-            REQUEST: (socket.SOCK_STREAM,) * CHANNEL_DESCRIPTORS,
-        }.get(datagram.data)
-        sender = datagram.sender
-        if (
-            wanted is None
-            or sender is None
-            or datagram.truncated
-            or len(datagram.descriptors) != len(wanted)
-            or not all(map(_is_socket_of, datagram.descriptors, wanted, [sender] * 2))
-        ):
-            return []
-        sockets = [socket.socket(fileno=fd) for fd in datagram.descriptors]
-        for sock in sockets:
-            # Not non-blocking, as a client with gevent or eventlet made it, nor with
-            # a timeout, as socket.setdefaulttimeout() in the context's module has it.
-            sock.settimeout(None)
-        return sockets
 
     def _add_log_line(
         self, client: Client, sender: Credentials, sock: socket.socket
@@ -341,9 +338,15 @@ class Supervisor:
 
     def _start_waiting(self) -> None:
         """Give free slots to the waiting, the user with the fewest workers first."""
-        while self._waiting and self.slots.free:
+        while self._waiting and (self.slots.free or self._spare is not None):
             running = [worker.job.uid for worker in self._workers.values()]
             job = min(self._waiting, key=lambda job: running.count(job.uid))
+            if self._spare is not None:
+                spare, self._spare = self._spare, None
+                if spare.assign(job):
+                    self._workers[spare.slot_number] = spare
+                    self._waiting.remove(job)
+                continue
             number = self.slots.take()
             # It stays among the waiting meanwhile: a child that the new thread
             # forks at once must find it, to close it.
@@ -372,18 +375,26 @@ class Supervisor:
     def _make_worker(self, job: Job, number: int, slot: Slot) -> Worker:
         if self._isolation == "thread":
             return ThreadWorker(job, number, self._service, slot)
+        return self._make_process(job, number, slot)
+
+    def _make_process(self, job: Job | None, number: int, slot: Slot) -> ProcessWorker:
         worker = ProcessWorker(
             job,
             number,
             self._service,
             slot,
-            self._limit,
+            self._limit_worker,
             lambda: self._close_all_but(job),
         )
         self._watch(worker.pidfd, lambda: self._reap(worker))
         for output in worker.outputs:
             self._add_output(output)
         return worker
+
+    def _limit_worker(self) -> None:
+        """Set a worker's limits; of descriptors it needs no more than was given."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._descriptors)
+        self._limit()
 
     def _leave_in_forked_child(self) -> None:
         """Close what a child of a thread inherits, once.
@@ -398,7 +409,8 @@ class Supervisor:
         """Close, in a worker, what belongs to the supervisor and to others.
 
         Args:
-            job: the worker's own, None in a child that a thread forked.
+            job: the worker's own, if it has one by now; None in a child that a thread
+                forked.
 
         """
         self._close_own()
@@ -432,6 +444,11 @@ class Supervisor:
         self._unwatch(worker.pidfd)
         if os.getpid() == 1:
             signal.raise_signal(signal.SIGCHLD)  # orphans may stand behind it
+        if self._workers.get(worker.slot_number) is not worker:  # it got no job
+            worker.reap()
+            self._spare = None
+            self.slots.free.append(worker.slot_number)
+            return
         ending = Ending.OVERRAN if worker.overran else Ending.ENDED
         self._end_worker(worker, Fate(ending, worker.reap(), worker.pid))
 
@@ -569,8 +586,7 @@ class Supervisor:
         if self.slots.deadline(worker.slot_number) is not None:
             return True
         try:
-            flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
-            return bool(worker.job.channel.recv(1, flags))
+            return bool(worker.job.channel.recv(1, _PEEK))
         except OSError:
             return False
 
@@ -588,28 +604,7 @@ class Supervisor:
             pass
 
 
-def _is_socket_of(descriptor: int, kind: int, sender: Credentials) -> bool:
-    """Return whether it is a connected AF_UNIX socket of `kind` made by `sender`."""
-    try:
-        # Not fstat(2) before it: a file system of the client's could refuse or
-        # delay the answer (FUSE), and no socket has one behind it.
-        # The kind is named, because Python would find it out by getsockname(2),
-        # which fails on some sockets; the kernel is asked for it below.
-        sock = socket.socket(socket.AF_UNIX, kind, 0, fileno=descriptor)
-    except OSError:  # no socket
-        return False
-    try:
-        return (
-            sock.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == socket.AF_UNIX
-            and sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == kind
-            and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            and descriptors.peer_credentials(sock) == sender
-        )
-    finally:
-        sock.detach()
-
-
-def _allow_descriptors() -> None:
+def _allow_descriptors(limit: tuple[int, int]) -> None:
     """Raise the soft limit of open descriptors to the hard one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, most = limit
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
@@ -17,7 +18,6 @@ from privsep._daemon.output import LogLine, OutputPipe
 from privsep._lockdown import attributes
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from privsep._daemon.serve import Service
@@ -53,8 +53,9 @@ class Worker:
     can_be_killed: bool
     pid: int
 
-    def __init__(self, job: Job, slot_number: int) -> None:
-        self.job = job
+    def __init__(self, job: Job | None, slot_number: int) -> None:
+        if job is not None:  # else it waits to be assigned one
+            self.job = job
         self.slot_number = slot_number
         self.born = monotonic()
         self.look_at: float | None = None  #: when to look at its slot, monotonic
@@ -112,13 +113,16 @@ os.register_at_fork(after_in_child=_forget_in_forked_child)
 
 
 class ProcessWorker(Worker):
-    """A worker that is a process of its own."""
+    """A worker that is a process of its own.
+
+    Without a job it is forked all the same, and waits until it is assigned one.
+    """
 
     can_be_killed = True
 
     def __init__(
         self,
-        job: Job,
+        job: Job | None,
         slot_number: int,
         service: Service,
         slot: Slot,
@@ -127,25 +131,49 @@ class ProcessWorker(Worker):
     ) -> None:
         super().__init__(job, slot_number)
         self.outputs: list[OutputPipe] = []
-        supervisor = os.getpid()
+        self.supervisor = os.getpid()
+        self.errand: socket.socket | None = None  #: its end of what brings the job
         try:
+            if job is None:
+                self._errand, self.errand = socket.socketpair()
             for stream in ("stdout", "stderr"):
-                self.outputs.append(OutputPipe(stream, job.log))
+                log = None if job is None else job.log
+                self.outputs.append(OutputPipe(stream, log))
             self.pid = os.fork()
         except OSError:
             for output in self.outputs:
                 output.close()
             raise
         if self.pid == 0:
-            _child(self, supervisor, service, slot, limit, close_others)
+            if job is None:
+                self._errand.close()
+            _child(self, service, slot, limit, close_others)
         try:
             os.setpgid(self.pid, self.pid)
         except OSError:  # the child was first, and may even be gone
             pass
+        if self.errand is not None:
+            self.errand.close()
         for output in self.outputs:
             output.pid = self.pid
             output.close_writer()
         self._watch_end()
+
+    def assign(self, job: Job) -> bool:
+        """Hand `job` to this worker, which waits for it; return False if it is gone."""
+        descriptors = [job.channel.fileno()]
+        if job.log is not None:
+            descriptors.append(job.log.sock.fileno())
+        try:
+            with self._errand:
+                socket.send_fds(self._errand, [b"j"], descriptors)
+        except OSError:
+            return False
+        self.job = job
+        self.born = monotonic()
+        for output in self.outputs:
+            output.log = job.log
+        return True
 
     def _watch_end(self) -> None:
         """Get a descriptor that tells the end; without one it must not live."""
@@ -177,7 +205,6 @@ class ProcessWorker(Worker):
 
 def _child(
     worker: ProcessWorker,
-    supervisor: int,
     service: Service,
     slot: Slot,
     limit: Callable[[], None],
@@ -187,20 +214,24 @@ def _child(
     status = 1
     try:
         os.setpgid(0, 0)
-        attributes.die_with(supervisor)
+        attributes.die_with(worker.supervisor)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         for descriptor, output in enumerate(worker.outputs, start=1):
             os.dup2(output.writer, descriptor)
         close_others()
-        worker.job.fate.close()
         for output in worker.outputs:
             output.close()
         limit()
-        service.logging.use_line(worker.job.log)
-        _serving[slot] = worker.job.channel
-        service.serve(worker.job.channel, slot)
+        if worker.errand is None:
+            worker.job.fate.close()
+            channel, log = worker.job.channel, worker.job.log
+        else:
+            channel, log = _receive_job(worker.errand)
+        service.logging.use_line(log)
+        _serving[slot] = channel
+        service.serve(channel, slot)
         status = 0
     except BaseException:  # noqa: BLE001 - it must not unwind into the supervisor
         import traceback  # noqa: PLC0415
@@ -208,3 +239,14 @@ def _child(
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+def _receive_job(errand: socket.socket) -> tuple[socket.socket, LogLine | None]:
+    """Wait for a job; end this process if none comes, as the daemon ends."""
+    with errand:
+        said, descriptors, _, _ = socket.recv_fds(errand, 1, 2)
+    if not said:
+        os._exit(0)
+    channel, *logs = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    channel.settimeout(None)  # not socket.setdefaulttimeout()'s
+    return channel, LogLine(logs[0]) if logs else None

@@ -5,10 +5,14 @@ Runs in the privileged process.  Sets are bit masks.
 
 from __future__ import annotations
 
+import errno
+import functools
+
 from privsep._lockdown import libc
 from privsep._lockdown.capability_names import mask
 
 _PR_SET_KEEPCAPS = 8
+_PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_IS_SET = 1
@@ -17,10 +21,21 @@ _PR_CAP_AMBIENT_LOWER = 3
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 
+@functools.cache
 def last_capability() -> int:
-    """Return the highest capability number that the running kernel knows."""
-    with open("/proc/sys/kernel/cap_last_cap") as file:
-        return int(file.read())
+    """Return the highest capability number that the running kernel knows.
+
+    The kernel is asked, and no file of /proc/sys: a service may have none.
+    """
+    last = -1
+    try:
+        while True:
+            libc.prctl(_PR_CAPBSET_READ, last + 1)
+            last += 1
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return last
 
 
 def permitted() -> int:

@@ -70,7 +70,8 @@ def number(capability: str | int) -> int:
         TypeError: neither a name nor a number.
 
     """
-    if isinstance(capability, int):
+    # True would be CAP_DAC_OVERRIDE.
+    if isinstance(capability, int) and not isinstance(capability, bool):
         if not 0 <= capability < len(NAMES):
             msg = f"no capability has the number {capability} (0 to {len(NAMES) - 1})"
             raise ValueError(msg)
@@ -82,10 +83,10 @@ def number(capability: str | int) -> int:
     name = name if name.startswith("CAP_") else f"CAP_{name}"
     if name in NAMES:
         return NAMES.index(name)
-    from difflib import get_close_matches  # noqa: PLC0415 - only to explain
+    from privsep._lockdown.nearest import nearest  # noqa: PLC0415 - only to explain
 
     longer = [known for known in NAMES if known.startswith(name)]
-    near = get_close_matches(name, longer or NAMES, n=1, cutoff=0.0)[0]
+    near = nearest(name, longer or NAMES)
     msg = f"no capability is named {capability!r}; did you mean {near}?"
     raise ValueError(msg)
 

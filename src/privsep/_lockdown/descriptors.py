@@ -1,6 +1,7 @@
-"""Inherited descriptors: what a process has open when it starts.
+"""Inherited descriptors: what a process has open when a fork made it.
 
-Runs in the privileged process.
+Runs in the privileged process.  A fresh interpreter needs none of this: it closes
+them, before it imports anything (`privsep._start.exec`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ def replace_all_except(kept: set[int]) -> None:
                 os.fstat(descriptor)
             except OSError:  # the listing's own
                 continue
-            os.dup2(null, descriptor, inheritable=False)
-    os.dup2(null, 0)
+            try:
+                os.dup2(null, descriptor, inheritable=False)
+            except OSError:  # beyond the soft limit, where dup2(2) makes none
+                os.close(descriptor)
     os.close(null)

@@ -8,7 +8,10 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Ids(NamedTuple):
@@ -54,11 +57,21 @@ class Ids(NamedTuple):
 
         """
         if self.groups is not None and {*self.groups} != {*os.getgroups()}:
-            os.setgroups(self.groups)
+            _set(os.setgroups, self.groups)
         if self.gid is not None and os.getresgid() != (self.gid,) * 3:
-            os.setresgid(self.gid, self.gid, self.gid)
+            _set(os.setresgid, self.gid, self.gid, self.gid)
         if self.uid is not None and os.getresuid() != (self.uid,) * 3:
-            os.setresuid(self.uid, self.uid, self.uid)
+            _set(os.setresuid, self.uid, self.uid, self.uid)
+
+
+def _set(change: Callable[..., None], *ids: object) -> None:
+    """Call `change`; say which call it was if it fails."""
+    try:
+        change(*ids)
+    except OSError as error:
+        shown = ", ".join(map(str, ids))
+        text = f"{change.__name__}({shown}): {error.strerror}"
+        raise OSError(error.errno, text) from None
 
 
 def _gid(group: str | int) -> int:
@@ -67,8 +80,8 @@ def _gid(group: str | int) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        msg = f"there is no group {group!r} on this system"
-        raise LookupError(msg) from None
+        names = [entry.gr_name for entry in grp.getgrall()]
+        raise LookupError(_there_is_none("group", group, names)) from None
 
 
 def _user(user: str | int) -> tuple[int, int | None, str | None]:
@@ -77,6 +90,13 @@ def _user(user: str | int) -> tuple[int, int | None, str | None]:
     except KeyError:
         if isinstance(user, int):
             return user, None, None
-        msg = f"there is no user {user!r} on this system"
-        raise LookupError(msg) from None
+        names = [entry.pw_name for entry in pwd.getpwall()]
+        raise LookupError(_there_is_none("user", user, names)) from None
     return entry.pw_uid, entry.pw_gid, entry.pw_name
+
+
+def _there_is_none(what: str, name: str, names: list[str]) -> str:
+    from privsep._lockdown.nearest import nearest  # noqa: PLC0415 - only to explain
+
+    near = nearest(name, names)
+    return f"there is no {what} {name!r} on this system; did you mean {near!r}?"

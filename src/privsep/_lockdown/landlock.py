@@ -186,7 +186,12 @@ def _allow_path(ruleset: int, path: str, access: int, field: str | None) -> None
     except OSError as error:
         if field is None:
             return
-        msg = f"{field}={path!r} of the sandbox cannot be opened: {error.strerror}"
+        from privsep._lockdown.nearest import nearest_path  # noqa: PLC0415 - as above
+
+        msg = (
+            f"{field}={path!r} of the sandbox cannot be opened: {error.strerror}; "
+            f"the nearest that is there is {nearest_path(path)!r}"
+        )
         raise Unopenable(msg) from None
     try:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):

@@ -10,6 +10,19 @@ from __future__ import annotations
 import ctypes
 import os
 
+#: What the kernel got since libseccomp 2.5.0; from here on every architecture has
+#: the same numbers.
+_FIRST_NEWER = 440
+_NEWER_NAMES = """
+    process_madvise epoll_pwait2 mount_setattr quotactl_fd landlock_create_ruleset
+    landlock_add_rule landlock_restrict_self memfd_secret process_mrelease futex_waitv
+    set_mempolicy_home_node cachestat fchmodat2 map_shadow_stack futex_wake futex_wait
+    futex_requeue statmount listmount lsm_get_self_attr lsm_set_self_attr
+    lsm_list_modules mseal setxattrat getxattrat listxattrat removexattrat
+    open_tree_attr file_getattr file_setattr
+"""
+_NEWER = _NEWER_NAMES.split()
+
 ALLOW = 0x7FFF0000
 KILL_PROCESS = 0x80000000
 NOT_EQUAL, EQUAL, MASKED_EQUAL = 1, 4, 7
@@ -52,6 +65,8 @@ class Library:
     def number(self, name: str) -> int:
         """Return the number of a system call here, -1 if it is not known."""
         result: int = self._library.seccomp_syscall_resolve_name(name.encode())
+        if result == -1 and name in _NEWER:
+            return _FIRST_NEWER + _NEWER.index(name)
         return result
 
     def new_filter(self, default: int) -> Filter:

@@ -39,8 +39,8 @@ def apply_memory(size: int | None) -> None:
     """
     if size is None:
         return
-    with open("/proc/self/statm", encoding="ascii") as file:
-        size += int(file.read().split()[0]) * resource.getpagesize()
+    with open("/proc/self/statm", "rb", buffering=0) as file:
+        size += int(file.read(16).split()[0]) * resource.getpagesize()
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     if most == resource.RLIM_INFINITY or size < most:
         resource.setrlimit(resource.RLIMIT_AS, (size, most))

@@ -185,7 +185,10 @@ def _thread_names() -> list[str]:
 
 def _drop(before: Status, kept: Kept) -> None:
     may_set_bounds = before.permitted >> SETPCAP & 1
-    capabilities.keep_over_setuid(keep=True)
+    # Only where it is needed: what a locked-down daemon runs may not ask for it.
+    changes_user = kept.ids.uid is not None and before.uids != (kept.ids.uid,) * 4
+    if changes_user:
+        capabilities.keep_over_setuid(keep=True)
     kept.ids.apply()
     inherited = _inherited(kept)
     capabilities.set_all(kept.capabilities | may_set_bounds << SETPCAP, inherited)
@@ -194,7 +197,7 @@ def _drop(before: Status, kept: Kept) -> None:
     if may_set_bounds:
         securebits.lock()
         capabilities.drop_bounding_except(kept.capabilities)
-    else:
+    elif changes_user:
         capabilities.keep_over_setuid(keep=False)
     capabilities.set_all(kept.capabilities, inherited)
     attributes.forbid_dumping()
@@ -202,8 +205,13 @@ def _drop(before: Status, kept: Kept) -> None:
 
 
 def _filters(sandbox: Sandbox) -> bool:
-    """Return whether the sandbox asks for a filter of system calls."""
-    return sandbox.syscalls is not None or sandbox.network is False
+    """Return whether the sandbox needs a filter of system calls."""
+    return (
+        sandbox.syscalls is not None
+        or sandbox.network is not True
+        or sandbox.execute is not None
+        or not sandbox.signals
+    )
 
 
 def _prepare_filter(
@@ -235,12 +243,14 @@ def _filter_system_calls(
         return ()
     from privsep._lockdown import seccomp  # noqa: PLC0415 - see _prepare
 
-    unknown = seccomp.restrict(
-        library,
-        sandbox.syscalls,
-        action=sandbox.syscall_action,
-        network=sandbox.network is not False,
-    )
+    unknown = seccomp.restrict(library, sandbox)
+    if unknown and sandbox.landlock == "require":
+        msg = (
+            "the installed libseccomp is too old to refuse the system calls "
+            f"{', '.join(unknown)}: list what is allowed instead, or "
+            "landlock='best-effort' starts without"
+        )
+        raise LockdownError(msg)
     return tuple(f"system call {name}" for name in unknown)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import resource
 from typing import TYPE_CHECKING
 
 from privsep._lockdown import capabilities, libc, securebits
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _OUTSIDE = "/dev/zero"
 _CLONE_NEWUSER = 0x10000000
+_IPPROTO_MPTCP = 262
 
 
 def regained(status: Status, sandbox: Sandbox | None) -> list[str]:
@@ -51,10 +53,10 @@ def regained(status: Status, sandbox: Sandbox | None) -> list[str]:
 
 
 def passed_filter(sandbox: Sandbox | None) -> list[str]:
-    """Return which system calls pass the filter that is loaded and should refuse."""
+    """Return which system calls pass the filters that are loaded and should refuse."""
     if sandbox is None:
         return []
-    return _succeeding(_beside_filter(sandbox))
+    return _succeeding(_beside_landlock(sandbox)) + _succeeding(_beside_list(sandbox))
 
 
 def _succeeding(attempts: Iterable[Attempt]) -> list[str]:
@@ -82,20 +84,39 @@ def _open(path: str, flags: int) -> Callable[[], None]:
     return lambda: os.close(os.open(path, flags | os.O_CLOEXEC))
 
 
-def _beside_filter(sandbox: Sandbox) -> Iterator[Attempt]:
-    kills = sandbox.syscall_action == "kill"
-    for name, attempt in _refused_calls(sandbox):
-        yield name, _in_a_child(attempt) if kills else attempt
+def _beside_landlock(sandbox: Sandbox) -> Iterator[Attempt]:
+    """Do what the fields of `sandbox` refuse, unless its list does (and may kill)."""
+    from privsep._lockdown import seccomp  # noqa: PLC0415 - it is loaded by now
 
+    def is_left(name: str) -> bool:
+        return not seccomp.refuses(sandbox.syscalls, name)
 
-def _refused_calls(sandbox: Sandbox) -> Iterator[Attempt]:
-    if sandbox.network is False:
+    if sandbox.network is False and is_left("socket"):
         yield "a socket", lambda: _socket.socket(_socket.AF_INET).close()
-    if sandbox.syscalls is not None:
-        from privsep._lockdown import seccomp  # noqa: PLC0415 - it is loaded by now
+    if not isinstance(sandbox.network, bool) and is_left("socket"):
+        yield "Multipath TCP", _multipath_tcp
+    if sandbox.execute and is_left("memfd_create"):
+        yield "a file in memory", lambda: os.memfd_create("privsep")
+    if not sandbox.signals and is_left("prlimit64"):
+        yield "limits of other processes", _limit_by_pid
 
-        if seccomp.refuses(sandbox.syscalls, "unshare"):
-            yield "a user namespace", _unshare_user
+
+def _beside_list(sandbox: Sandbox) -> Iterator[Attempt]:
+    """Do what the list refuses, if it is what no daemon needs."""
+    from privsep._lockdown import seccomp  # noqa: PLC0415 - as above
+
+    if seccomp.refuses(sandbox.syscalls, "unshare"):
+        kills = sandbox.syscall_action == "kill"
+        yield "a user namespace", _in_a_child(_unshare_user) if kills else _unshare_user
+
+
+def _multipath_tcp() -> None:
+    _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM, _IPPROTO_MPTCP).close()
+
+
+def _limit_by_pid() -> None:
+    """Do to this process what is refused for any process with a number."""
+    resource.prlimit(os.getpid(), resource.RLIMIT_CORE, (0, 0))
 
 
 def _unshare_user() -> None:

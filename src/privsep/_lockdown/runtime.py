@@ -51,7 +51,7 @@ def python_paths() -> list[str]:
     stand elsewhere, as an editable installation has them.
     """
     found = [os.path.join(prefix, "lib") for prefix in (sys.base_prefix, sys.prefix)]
-    found += filter(_is_below_root, sys.path)
+    found += sys.path
     covered = tuple([f"{directory}/" for directory in found])
     for name, module in list(sys.modules.items()):
         if "." not in name:
@@ -63,7 +63,7 @@ def python_paths() -> list[str]:
                 for place in places
                 if isinstance(place, str) and not place.startswith(covered)
             ]
-    return [path for path in dict.fromkeys(found) if os.path.isabs(path)]
+    return [path for path in dict.fromkeys(found) if _is_below_root(path)]
 
 
 def _is_below_root(path: str) -> bool:

@@ -13,11 +13,17 @@ says; and execve(2), which systemd always allows, is not among that.
 clone3(2) has its flags in memory, where no filter can look.  So where unshare(2)
 is refused, clone3 answers ENOSYS, on which a libc takes clone(2), and clone is
 refused with a flag that makes a namespace: else both would do what unshare may
-not.
+not.  An io_uring(7) works without system calls, so there is none where the list
+refuses what one could do.
+
+What other fields of the sandbox promise and Landlock does not hold is refused by a
+filter of its own (`_beside_landlock`): where filters differ, the kernel takes the
+stricter.
 """
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import sys
@@ -36,12 +42,16 @@ from privsep._lockdown.libseccomp import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Literal
+    from collections.abc import Iterable, Iterator
+
+    from privsep._lockdown.libseccomp import Filter
+    from privsep.sandbox import Sandbox
+
+    #: system call, errno, and the conditions under which it fails
+    Refusal = tuple[str, int, tuple[Argument, ...]]
 
 _PR_SET_SECCOMP = 22
 _SECCOMP_MODE_FILTER = 2
-_AF_UNIX = 1
 
 #: What the supervisor, its workers and the interpreter itself do at any time: as
 #: strace(1) shows it, and by what name other architectures and libcs do it.
@@ -78,6 +88,19 @@ _NEEDED_WITHOUT: Final = {"open": (1, _WRITING), "openat": (2, _WRITING)}
 _NAMESPACES = 0x7E020000
 _CLONE: Final = (1 if os.uname().machine.startswith("s390") else 0, _NAMESPACES)
 
+#: What an io_uring does without a system call that a filter sees, beside what is
+#: allowed anyway and reading and writing: io_uring_enter(2).
+_BY_A_RING_NAMES: Final = """
+    accept accept4 bind connect fallocate fgetxattr fsetxattr fsync ftruncate getxattr
+    ioctl linkat listen mkdirat openat openat2 renameat renameat2 setsockopt setxattr
+    socket splice symlinkat sync_file_range tee unlinkat
+"""
+_BY_A_RING: Final = frozenset(_BY_A_RING_NAMES.split())
+
+_INT = 0xFFFFFFFF  #: the kernel looks at so much of an argument that is an int
+_AF_SMC = 43
+_MSG_FASTOPEN = 0x20000000
+
 
 def check(syscalls: Iterable[str]) -> None:
     """Check the names in `syscalls`.
@@ -90,10 +113,12 @@ def check(syscalls: Iterable[str]) -> None:
     _select(syscalls)
 
 
-def refuses(syscalls: Iterable[str], name: str) -> bool:
-    """Return whether the list `syscalls` refuses the system call `name`."""
+def refuses(syscalls: Iterable[str] | None, *names: str) -> bool:
+    """Return whether the list `syscalls` refuses one of `names`; None refuses none."""
+    if syscalls is None:
+        return False
     allow, listed = _select(syscalls)
-    return (name in listed) is not allow
+    return any((name in listed) is not allow for name in names)
 
 
 def prepare() -> Library:
@@ -111,13 +136,7 @@ def prepare() -> Library:
         raise OSError(errno.ENOENT, msg) from error
 
 
-def restrict(
-    library: Library,
-    syscalls: Iterable[str] | None,
-    *,
-    action: Literal["errno", "kill"],
-    network: bool,
-) -> tuple[str, ...]:
+def restrict(library: Library, sandbox: Sandbox) -> tuple[str, ...]:
     """Refuse, irrevocably, system calls of this process and its children.
 
     Those of other architectures (32 bit, x32) are refused in any case, because
@@ -125,12 +144,11 @@ def restrict(
 
     Args:
         library: as `prepare` returned it.
-        syscalls: the list; None: only what `network` says.
-        action: what a refused call does: "errno": it fails with EPERM; "kill":
-            the process is killed by SIGSYS.
-        network: False: no sockets but AF_UNIX can be made.  The others fail with
-            EAFNOSUPPORT, whatever `action` is: so does a kernel that lacks the
-            family, and callers (resolvers, getaddrinfo(3)) are prepared for it.
+        sandbox: its `syscalls`, which fail with EPERM, or kill the process by
+            SIGSYS if `syscall_action` is "kill"; and what `network`, `execute` and
+            `signals` need beside Landlock, which never kills: it fails as on a
+            kernel that lacks it, and callers (resolvers, getaddrinfo(3)) are
+            prepared for that.
 
     Returns:
         The system calls that the list refuses and libseccomp, being older, does
@@ -141,15 +159,17 @@ def restrict(
         OSError: libseccomp or the kernel does not take the filter.
 
     """
-    if syscalls is None and network:
-        return ()
-    allow, listed = (False, set()) if syscalls is None else _select(syscalls)
     # A late import that may not write its .pyc would be killed for trying.
     sys.dont_write_bytecode = True
+    refuse = (
+        KILL_PROCESS if sandbox.syscall_action == "kill" else fail_with(errno.EPERM)
+    )
     try:
-        rules = _Rules(library, kill=action == "kill", allow=allow)
-        if not network:
-            rules.forbid_network(listed)
+        _refuse_beside_landlock(library, sandbox, refuse)
+        if sandbox.syscalls is None:
+            return ()
+        allow, listed = _select(sandbox.syscalls)
+        rules = _Rules(library, refuse, allow=allow)
         if allow:
             rules.allow(listed)
         else:
@@ -161,6 +181,59 @@ def restrict(
         msg = f"the filter of system calls cannot be made or loaded: {error}"
         raise OSError(error.errno, msg) from error
     return tuple(sorted(rules.unknown))
+
+
+def _refuse_beside_landlock(library: Library, sandbox: Sandbox, foreign: int) -> None:
+    """Load a filter of what `_beside_landlock` names, if it names anything."""
+    refusals = list(_beside_landlock(sandbox))
+    if not refusals:
+        return
+    rules = _new_filter(library, ALLOW, foreign)
+    for name, number, conditions in refusals:
+        rules.add(fail_with(number), library.number(name), *conditions)
+    rules.load()
+
+
+def _beside_landlock(sandbox: Sandbox) -> Iterator[Refusal]:
+    """Yield what the sandbox shall refuse, and neither Landlock nor its list does."""
+    if sandbox.network is False:
+        for name in ("socket", "socketpair"):
+            not_unix = Argument(0, NOT_EQUAL, _socket.AF_UNIX)
+            yield name, errno.EAFNOSUPPORT, (not_unix,)
+    elif sandbox.network is not True:
+        yield from _beside_ports()
+    if sandbox.network is not True:
+        # It has its arguments in memory, and every libc can do without it.
+        yield "socketcall", errno.EPERM, ()
+    if sandbox.network is not True or refuses(sandbox.syscalls, *_BY_A_RING):
+        yield "io_uring_setup", errno.EPERM, ()
+    if sandbox.execute == ():
+        for name in ("execve", "execveat"):
+            yield name, errno.EACCES, ()
+    elif sandbox.execute is not None:
+        # A file in memory has no path that could be listed.
+        yield "memfd_create", errno.EACCES, ()
+    if not sandbox.signals:
+        # A limit of CPU time that is over kills as a signal does.
+        others, new_limit = Argument(0, NOT_EQUAL, 0), Argument(2, NOT_EQUAL, 0)
+        yield "prlimit64", errno.EPERM, (others, new_limit)
+
+
+def _beside_ports() -> Iterator[Refusal]:
+    """Yield the ways to a TCP connection, beside connect(2) of a TCP socket.
+
+    Multipath TCP and SMC, numbered from 256, fall back to TCP with any peer; with
+    TCP Fast Open, sending connects.
+    """
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        internet = Argument(0, MASKED_EQUAL, _INT, family)
+        from_256 = Argument(2, MASKED_EQUAL, 0xFFFFFF00, 0x100)
+        yield "socket", errno.EPROTONOSUPPORT, (internet, from_256)
+    smc = Argument(0, MASKED_EQUAL, _INT, _AF_SMC)
+    yield "socket", errno.EAFNOSUPPORT, (smc,)
+    for name, flags in (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)):
+        opens = Argument(flags, MASKED_EQUAL, _MSG_FASTOPEN, _MSG_FASTOPEN)
+        yield name, errno.EOPNOTSUPP, (opens,)
 
 
 def _select(syscalls: Iterable[str]) -> tuple[bool, set[str]]:
@@ -186,35 +259,16 @@ def _select(syscalls: Iterable[str]) -> tuple[bool, set[str]]:
 
 
 class _Rules:
-    """One filter while it is made: an allow-list, or a deny-list."""
+    """The filter of a list while it is made: an allow-list, or a deny-list."""
 
-    def __init__(self, library: Library, *, kill: bool, allow: bool) -> None:
+    def __init__(self, library: Library, refuse: int, *, allow: bool) -> None:
         self._library = library
-        self._refuse = KILL_PROCESS if kill else fail_with(errno.EPERM)
-        self._default = self._refuse if allow else ALLOW
-        self._filter = library.new_filter(self._default)
+        self._refuse = refuse
+        self._default = refuse if allow else ALLOW
+        self._filter = _new_filter(library, self._default, refuse)
         self._is_allow_list = allow
         self._done: set[str] = set()
         self.unknown: set[str] = set()
-        self._filter.set_foreign(self._refuse)
-        try:
-            self._filter.log_refusals()
-        except OSError:  # before Linux 4.14
-            pass
-
-    def forbid_network(self, listed: set[str]) -> None:
-        """Refuse what makes sockets, where the list does not already."""
-        no_family = fail_with(errno.EAFNOSUPPORT)
-        for name in ("socket", "socketpair"):
-            if (name in listed) is self._is_allow_list:
-                self._add(no_family, name, 0, NOT_EQUAL, _AF_UNIX)
-                if self._is_allow_list:
-                    self._add(ALLOW, name, 0, EQUAL, _AF_UNIX)
-        # A ring makes sockets without a system call of ours; socketcall has its
-        # arguments in memory, and every libc can do without it.
-        for name in ("io_uring_setup", "socketcall"):
-            if (name in listed) is self._is_allow_list:
-                self._add(fail_with(errno.EPERM), name)
 
     def allow(self, listed: set[str]) -> None:
         """Allow `listed`, and what the daemon needs."""
@@ -263,6 +317,17 @@ class _Rules:
             return
         arguments = [Argument(*comparison)] if comparison else []
         self._filter.add(action, number, *arguments)
+
+
+def _new_filter(library: Library, default: int, foreign: int) -> Filter:
+    """Return a filter that refuses what is `foreign`, and logs what it refuses."""
+    rules = library.new_filter(default)
+    rules.set_foreign(foreign)
+    try:
+        rules.log_refusals()
+    except OSError:  # before Linux 4.14
+        pass
+    return rules
 
 
 def _hide_clone3(library: Library) -> None:

@@ -10,6 +10,7 @@ syscall-filter` prints the table of an installed systemd; a test compares.
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 #: For each group its members: names of system calls, of any architecture, and of
@@ -184,16 +185,16 @@ def members(name: str) -> frozenset[str]:
         return _expand(name)
     if name in _expand("@known"):
         return frozenset({name})
-    from difflib import get_close_matches  # noqa: PLC0415 - only to explain
+    from privsep._lockdown.nearest import nearest  # noqa: PLC0415 - only to explain
 
     is_group = name.startswith("@")
-    names = GROUPS if is_group else _expand("@known")
-    near = get_close_matches(name, sorted(names), n=1, cutoff=0.0)[0]
+    near = nearest(name, GROUPS if is_group else _expand("@known"))
     what = "group of system calls" if is_group else "system call"
     msg = f"no {what} is named {name!r}; did you mean {near}?"
     raise ValueError(msg)
 
 
+@functools.cache
 def _expand(group: str) -> frozenset[str]:
     found: set[str] = set()
     for name in GROUPS[group].split():

@@ -10,6 +10,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from privsep._daemon.environment import kept
 from privsep._lockdown import capabilities, libc, order
 from privsep._lockdown.capability_names import SETGID, SETPCAP, SETUID, mask
 from privsep._start.process import Launched, spawn
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
 
     from privsep.context import Context
 
-_BOOT = "import sys; sys.path[:] = sys.argv[4:]; from privsep._start import helper; {}"
+# It closes what it inherited before it imports anything; site has loaded os and sys.
+# The highest number that is open bounds it, because where Python has no
+# close_range(2), it closes one by one.
+_BOOT = """
+import os, sys
+os.closerange(3, max(map(int, os.listdir("/proc/self/fd"))) + 1)
+sys.path[:] = sys.argv[4:]
+from privsep._start import helper
+{}
+"""
 
 
 def launch(context: Context) -> Launched:
@@ -32,7 +42,7 @@ def launch(context: Context) -> Launched:
     """
     command = helper_command("helper.serve_own()", context, "")
     with _ambient(needed(context)):
-        return spawn(command, os.environ)
+        return spawn(command, kept(context.environment))
 
 
 def helper_command(main: str, context: Context, argument: str) -> list[str]:

@@ -8,28 +8,20 @@ client's code.
 from __future__ import annotations
 
 import _socket
+import fcntl
 import gc
 import os
 import socket
 import threading
 from typing import TYPE_CHECKING
 
+from privsep._client.forking import undivided
 from privsep._start.process import ChildProcess, Launched, control_pair
 from privsep.context import begin_loading
 from privsep.errors import StartError
 
 if TYPE_CHECKING:
     from privsep.context import Context
-
-
-#: held over the import in `launch`: a child that another thread forks meanwhile
-#: would keep the lock of that import, which nobody is left to release
-_importing = threading.Lock()
-os.register_at_fork(
-    before=_importing.acquire,
-    after_in_parent=_importing.release,
-    after_in_child=_importing.release,
-)
 
 
 def launch(context: Context) -> Launched:
@@ -46,23 +38,28 @@ def launch(context: Context) -> Launched:
             "of this process along: start it before they are patched, or with 'exec'"
         )
         raise StartError(msg)
-    with _importing:
-        # The client has no use for them; the child shall not have to load them.
+    with undivided:
+        # A child that another thread forked meanwhile would keep the lock of an
+        # import, which nobody is left to release, and the daemon's ends.
+        # The client has no use for these; the child shall not have to load them.
         from privsep._daemon import main  # noqa: PLC0415
 
         __import__("privsep._daemon.records")
-
-    ours, daemons = control_pair()
-    stderr, daemons_stderr = socket.socketpair()
-    with daemons, daemons_stderr:
+        ours, daemons = control_pair()
+        stderr, daemons_stderr = socket.socketpair()
         pid = os.fork()
-        if pid == 0:
-            try:
-                gc.disable()  # a collection would copy every page of the client
-                os.dup2(daemons_stderr.fileno(), 2)
-                threading.current_thread().name = "MainThread"
-                begin_loading()
-                main.run(daemons, lambda: context)
-            finally:
-                os._exit(1)
+        if pid:
+            daemons.close()
+            daemons_stderr.close()
+    if pid == 0:
+        try:
+            gc.disable()  # a collection would copy every page of the client
+            # Not among 0, 1 and 2, which this process may have closed.
+            control = fcntl.fcntl(daemons, fcntl.F_DUPFD_CLOEXEC, 3)
+            os.dup2(daemons_stderr.fileno(), 2)
+            threading.current_thread().name = "MainThread"
+            begin_loading()
+            main.run(socket.socket(fileno=control), lambda: context, forked=True)
+        finally:
+            os._exit(1)
     return Launched(ours, stderr, ChildProcess(pid))

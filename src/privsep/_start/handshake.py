@@ -22,7 +22,7 @@ _GRACE = 0.5  # seconds in which what did not become ready may end by itself
 
 def wait_until_ready(
     launched: Launched, what: str, remedy: str, deadline: float
-) -> tuple[dict[str, object], bytes]:
+) -> tuple[list[object], bytes]:
     """Return when the daemon has said READY.
 
     Args:
@@ -32,7 +32,7 @@ def wait_until_ready(
         deadline: seconds.
 
     Returns:
-        The facts that it told, and what it has written to stderr until then.
+        What came with READY, and what it has written to stderr until then.
 
     Raises:
         StartError: with the daemon's own words.
@@ -48,7 +48,7 @@ def wait_until_ready(
         explanation = _explain(launched, words, reply, what, remedy, deadline)
         _give_up(launched)
         raise StartError(explanation)
-    return cast("dict[str, object]", reply[1]), words.stderr
+    return cast("list[object]", reply[1]), words.stderr
 
 
 def _give_up(launched: Launched) -> None:

@@ -71,7 +71,3 @@ def _find(variable: str) -> Context:
         msg = f"{variable} is not a privsep.Context"
         raise LookupError(msg)  # noqa: TRY004 - the daemon reports it as it is
     return found
-
-
-if __name__ == "__main__":
-    main()

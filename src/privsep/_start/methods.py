@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from privsep._lockdown import capabilities
 from privsep._lockdown.capability_names import describe
@@ -41,18 +41,18 @@ def launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
     except OSError as error:
         msg = f"{what}: {error}"
         raise StartError(msg) from error
-    facts, said = wait_until_ready(launched, what, remedy, options.deadline)
-    _warn(context, facts)
+    missing, said = wait_until_ready(launched, what, remedy, options.deadline)
+    _warn(context, *missing)
     return launched._replace(said=said), options.method
 
 
-def _warn(context: Context, facts: dict[str, object]) -> None:
-    missing = cast("list[str]", facts["not_enforced"])
+def _warn(context: Context, abi: object, *missing: object) -> None:
+    """Say, once, what of the sandbox the kernel does not enforce."""
     if missing:
         logging.getLogger(f"privsep.{context.name}").warning(
             "the kernel (Landlock ABI %s) does not enforce of the sandbox: %s",
-            facts["landlock_abi"],
-            ", ".join(missing),
+            abi,
+            ", ".join(map(str, missing)),
         )
 
 
@@ -75,7 +75,8 @@ def _launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
         return userns.launch(context, options.namespaces), ""
     remedy = (
         "If this user may not run the command, let sudoers allow it "
-        f"(visudo -f /etc/sudoers.d/NAME):\n  {sudo.rule(context)}"
+        f"(visudo -f /etc/sudoers.d/NAME):\n  {sudo.rule(context)}\n"
+        "Root must own that environment, with all in it: it runs as root"
     )
     return sudo.launch(context, options.helper), remedy
 
@@ -91,8 +92,11 @@ def _choose(context: Context, options: StartOptions) -> str:
     if not missing:
         return "exec"
     try:
-        allowed, said = sudo.is_allowed(context, options.helper[:1])
-        said = f"{said}\n        (a rule that allows it: {sudo.rule(context)})"
+        allowed, said = sudo.is_allowed(context, options.helper[:1], options.deadline)
+        said = (
+            f"{said}\n        (a rule that allows it, where root owns that environment:"
+            f"\n        {sudo.rule(context)})"
+        )
     except StartError as error:
         allowed, said = False, str(error)
     if allowed:

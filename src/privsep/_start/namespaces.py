@@ -94,4 +94,9 @@ def _why(error: OSError) -> str:
         return (
             f"too many user namespaces: see sysctl user.max_user_namespaces ({error})"
         )
-    return f"user namespaces are not allowed to this process: {error}"
+    if error.errno in (errno.ENOSYS, errno.EINVAL):
+        return f"this kernel has no user namespaces (CONFIG_USER_NS): {error}"
+    return (
+        "user namespaces are not allowed to this process, by the seccomp profile of a "
+        f"container, perhaps: {error}"
+    )

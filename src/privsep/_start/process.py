@@ -13,6 +13,8 @@ import subprocess
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
+from privsep._client.forking import undivided
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -24,7 +26,7 @@ class ChildProcess:
     """
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        self.pid = pid
         self._pidfd = os.pidfd_open(pid)
         self._lock = threading.Lock()
         self._reaped = False
@@ -65,12 +67,17 @@ class ChildProcess:
         self.wait(grace)
 
     def _reap(self) -> None:
+        """Take its status: by the descriptor, whose process is no other."""
         self._reaped = True
-        os.close(self._pidfd)
         try:
-            self.status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+            ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         except ChildProcessError:  # the service reaps all of its children
-            pass
+            return
+        finally:
+            os.close(self._pidfd)
+        if ended is not None:
+            exited = ended.si_code == os.CLD_EXITED
+            self.status = ended.si_status if exited else -ended.si_status
 
 
 class Launched(NamedTuple):
@@ -100,6 +107,11 @@ def spawn(command: Sequence[str], environment: Mapping[str, str]) -> Launched:
         OSError: the program cannot be run.
 
     """
+    with undivided:  # a child that another thread forks shall not keep their ends
+        return _spawn(command, environment)
+
+
+def _spawn(command: Sequence[str], environment: Mapping[str, str]) -> Launched:
     ours, daemons = control_pair()
     stderr, daemons_stderr = socket.socketpair()
     with daemons, daemons_stderr:

@@ -6,9 +6,11 @@ socket as its standard input; nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -59,14 +61,32 @@ def launch(context: Context, helper: tuple[str, ...]) -> Launched:
     return spawn(command(context, helper), os.environ)
 
 
-def is_allowed(context: Context, helper: tuple[str, ...]) -> tuple[bool, str]:
-    """Ask sudo whether the very command is allowed, and what it said."""
+def is_allowed(
+    context: Context, helper: tuple[str, ...], deadline: float
+) -> tuple[bool, str]:
+    """Ask sudo whether the very command is allowed, and what it said.
+
+    Args:
+        context: whose daemon is to be started.
+        helper: the words before the options of the question.
+        deadline: seconds within which it must answer: it may ask a server.
+
+    """
     words = [*helper, "-n", "-l", *command(context, ())]
     try:
-        answer = subprocess.run(  # noqa: S603 - the service chose the command
-            words, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        asked = subprocess.Popen(  # noqa: S603 - the service chose the command
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
     except OSError as error:
         return False, str(error)
-    said = answer.stderr.decode("utf-8", "backslashreplace").strip()
-    return answer.returncode == 0, said or "the command is not allowed"
+    try:
+        _, answer = asked.communicate(timeout=deadline)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(PermissionError):  # it is root's: it ends by itself
+            asked.kill()
+        return False, f"no answer within {deadline:g} s: {shlex.join(words)}"
+    said = answer.decode("utf-8", "backslashreplace").strip()
+    return asked.returncode == 0, said or "the command is not allowed"

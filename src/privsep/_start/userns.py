@@ -7,9 +7,9 @@ no boundary against the client.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from privsep._daemon.environment import kept
 from privsep._start.exec import helper_command
 from privsep._start.process import Launched, spawn
 from privsep.errors import StartError
@@ -33,4 +33,4 @@ def launch(context: Context, namespaces: tuple[str, ...]) -> Launched:
         )
         raise StartError(msg)
     command = helper_command("helper.serve_userns()", context, ",".join(namespaces))
-    return spawn(command, os.environ)
+    return spawn(command, kept(context.environment))

@@ -64,7 +64,7 @@ FATE_SIZE = _FATE.size
 class Reply(enum.IntEnum):
     """What the daemon's one datagram on the control socket says."""
 
-    READY = 1  #: and a mapping of facts about the daemon
+    READY = 1  #: and Landlock's ABI, and what of the sandbox is not enforced
     FAILED = 2  #: and the message, the traceback
 
 

@@ -15,6 +15,8 @@ from typing import NamedTuple
 _CREDENTIALS = struct.Struct("iII")
 _INT_SIZE = array.array("i").itemsize
 _SCM_PIDFD = 4
+# A number: what socket has is an enum, whose operators are Python code.
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 
 
 class Credentials(NamedTuple):
@@ -73,8 +75,7 @@ def receive(sock: socket.socket, size: int, most: int, flags: int = 0) -> Datagr
 
     """
     space = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(most * _INT_SIZE)
-    flags |= socket.MSG_CMSG_CLOEXEC
-    data, ancillary, result, _ = sock.recvmsg(size, space, flags)
+    data, ancillary, result, _ = sock.recvmsg(size, space, flags | _CLOSE_ON_EXEC)
     descriptors = array.array("i")
     sender = None
     for level, kind, payload in ancillary:
@@ -92,9 +93,11 @@ def receive(sock: socket.socket, size: int, most: int, flags: int = 0) -> Datagr
 
 
 def close_all(descriptors: list[int]) -> None:
-    """Close each of `descriptors`."""
-    for descriptor in descriptors:
-        os.close(descriptor)
+    """Close each of `descriptors`, which are gone from the list then; -1 is none."""
+    while descriptors:
+        descriptor = descriptors.pop()
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def peer_credentials(sock: socket.socket) -> Credentials:

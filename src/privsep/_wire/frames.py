@@ -7,11 +7,14 @@ there gets the whole of a small message with one system call.
 
 from __future__ import annotations
 
+import array
+import socket
 import struct
 from typing import TYPE_CHECKING, Final
 
+from privsep._wire.descriptors import close_all
+
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
 HEADER = struct.Struct("!IB")
@@ -32,6 +35,8 @@ def call_head(name: bytes) -> struct.Struct:
 
 _FIRST_READ = 8 * 1024
 _CHUNK = 64 * 1024
+_MOST_DESCRIPTORS = 253  # in one message, SCM_MAX_FD of unix(7)
+_CONTROL_SIZE = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
 
 
 class Kind:
@@ -44,6 +49,7 @@ class Kind:
     RET: Final = 2  #: the result
     ERR: Final = 3  #: the exception
     LOG: Final = 4  #: a logging record of the running call
+    ATTACH: Final = 6  #: the next frame has descriptors; answered by the same
     BYE: Final = 5  #: the worker retires; the CALL was not read, or not to its end
 
 
@@ -57,6 +63,10 @@ class FrameTooLarge(ValueError):
 
 class Interrupted(ConnectionError):
     """The stream ended in the middle of a frame."""
+
+
+class DescriptorsLost(Exception):
+    """Some of a frame's descriptors found no room; the others are closed."""
 
 
 class NothingSent(ConnectionError):
@@ -105,6 +115,59 @@ class Frames:
         except (BrokenPipeError, ConnectionResetError) as error:
             raise NothingSent from error
         self._send_rest([memoryview(head), memoryview(body)], sent)
+
+    def send_attached(self, head: bytes, body: bytes, files: list[object]) -> None:
+        """Send one frame with the descriptors of `files`.
+
+        The reader is asked to be ready first: it would lose what comes along with
+        bytes that it reads as usual.
+
+        Raises:
+            NothingSent: the other end is gone or retires, and took nothing.
+            OSError: as socket.sendmsg; a part of the frame may have been sent.
+
+        """
+        self.send(Kind.ATTACH)
+        if self.receive() != (Kind.ATTACH, b""):
+            raise NothingSent
+        numbers = array.array("i", [file.fileno() for file in files])  # type: ignore[attr-defined]
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
+        sent = self.sock.sendmsg((head, body), rights)  # there is room: all was read
+        self._send_rest([memoryview(head), memoryview(body)], sent)
+
+    def receive_attached(self) -> tuple[int, bytes | memoryview, list[int]]:
+        """Answer ATTACH; return kind, body and descriptors of the frame that follows.
+
+        The descriptors are the caller's to close.
+
+        Raises:
+            DescriptorsLost: there was no room for all; the stream goes on after it.
+            FrameTooLarge, Interrupted, OSError: as `receive`.
+
+        """
+        self.send(Kind.ATTACH)
+        if self._begun is not None:
+            self._begun()
+        if not self._recv(1, socket.MSG_PEEK):  # eventlet's recvmsg() does not wait
+            raise Interrupted
+        self._rest, ancillary, flags, _ = self.sock.recvmsg(
+            _FIRST_READ, _CONTROL_SIZE, socket.MSG_CMSG_CLOEXEC
+        )
+        descriptors: list[int] = []
+        for level, kind, payload in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                descriptors += array.array("i", payload)
+        try:
+            frame = self.receive()
+        except BaseException:
+            close_all(descriptors)
+            raise
+        if frame is None or flags & socket.MSG_CTRUNC:
+            close_all(descriptors)
+            if frame is None:
+                raise Interrupted
+            raise DescriptorsLost("no room for its descriptors (RLIMIT_NOFILE)")
+        return *frame, descriptors
 
     def _send_rest(self, views: list[memoryview], sent: int) -> None:
         while True:

@@ -4,8 +4,9 @@ Runs in both processes.  The format is MessagePack, by the ``msgpack`` library.
 It has no tuples, sets or big integers of its own, so these are written as an
 array whose first element is a *mark*, an extension with an empty payload that
 tells the kind (containers), or as an extension whose payload is the value
-(scalars).  Marks nest without copying, which extensions around containers would
-not.  No class is ever named on the wire.
+(scalars; those of the standard library's modules are in `scalars`).  Marks nest
+without copying, which extensions around containers would not.  No class is ever
+named on the wire.
 
 What is read is bounded: the caller checks the size before the bytes are taken,
 elements are counted while they are built, and msgpack bounds the depth.
@@ -18,18 +19,27 @@ from typing import TYPE_CHECKING
 
 import msgpack
 
+from privsep._wire.descriptors import close_all
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
 MAX_ELEMENTS = 1_000_000
 MAX_DEPTH = 100
 
+_FIRST_BUFFER = 4096  #: of a packer; it grows
 _KEPT_PACKER_BYTES = 1 << 20
 _SMALL = 8 * 1024
 _TIMESTAMP_AS_FLOAT = 1  # msgpack makes an object of extension -1 without asking us
 
 _TUPLE, _SET, _FROZENSET, _MAPPING = 1, 2, 3, 4
 _INTEGER, _COMPLEX, _BYTEARRAY = 16, 17, 18
+_SCALARS = range(48, 64)  #: see scalars
+_OPEN_FILES = (32, 33, 34)  #: see open_files
+
+_writers: dict[type, tuple[int, Callable[[Any], bytes]]] = {}
+"""Of types in `scalars`, from the first value on that was written."""
 
 _NATIVE = frozenset({type(None), bool, int, float, str, bytes})
 _COMPLEX_PARTS = struct.Struct("!dd")
@@ -82,12 +92,19 @@ class Encoder:
 
     It is kept between messages because its output buffer costs more to make
     than a small message takes to write.
+
+    Args:
+        files: whether open files may be among the values; they are collected in
+            `files`, to be sent along, until whoever sends them clears it.
+
     """
 
-    __slots__ = ("_elements", "_packer")
+    __slots__ = ("_elements", "_packer", "_takes_files", "files")
 
-    def __init__(self) -> None:
+    def __init__(self, *, files: bool = False) -> None:
         self._elements = 0
+        self._takes_files = files
+        self.files: list[object] = []
         self._packer = _new_packer()
 
     def encode(self, value: object) -> bytes:
@@ -100,7 +117,11 @@ class Encoder:
         """
         if type(value) not in _NATIVE:
             self._elements = 0
-            value = self._lower(value, 0)
+            try:
+                value = self._lower(value, 0)
+            except BaseException:
+                self.files.clear()
+                raise
         try:
             data: bytes = self._packer.pack(value)
         except BaseException:
@@ -149,12 +170,29 @@ class Encoder:
         if type(value) is tuple or type(value) is set or type(value) is frozenset:
             self._count(len(value), depth)
             return [_MARK_OF[kind], *self._lower_items(value, depth)]
+        return self._lower_scalar(value)
+
+    def _lower_scalar(self, value: object) -> msgpack.ExtType:
+        """Return the extension for `value`; an open file is noted, to be sent along."""
         if type(value) is bytearray:
             return msgpack.ExtType(_BYTEARRAY, bytes(value))
         if type(value) is complex:
             parts = _COMPLEX_PARTS.pack(value.real, value.imag)
             return msgpack.ExtType(_COMPLEX, parts)
-        raise UnsupportedType(_type_name(kind))
+        if self._takes_files and type(value) not in _writers:
+            from privsep._wire import open_files  # noqa: PLC0415 - hardly ever
+
+            try:
+                lowered = open_files.lower(value, len(self.files))
+            except open_files.Unsendable as error:
+                raise UnsupportedType(str(error)) from None
+            if lowered is not None:
+                self.files.append(value)
+                if len(self.files) > open_files.MOST:
+                    msg = f"more than {open_files.MOST} open files in one message"
+                    raise LimitExceeded(msg)
+                return msgpack.ExtType(*lowered)
+        return _lower_scalar(value)
 
     def _lower_items(self, items: Iterable[object], depth: int) -> Iterable[object]:
         if _NATIVE.issuperset(map(type, items)):
@@ -174,6 +212,24 @@ class Encoder:
         return pairs
 
 
+def _lower_scalar(value: object) -> msgpack.ExtType:
+    kind = type(value)
+    found = _writers.get(kind)
+    if found is None:
+        from privsep._wire import scalars  # noqa: PLC0415 - few messages need it
+
+        found = scalars.writer_of(kind)
+        if found is None:
+            raise UnsupportedType(_type_name(kind))
+        _writers[kind] = found
+    number, write = found
+    try:
+        return msgpack.ExtType(number, write(value))
+    except TypeError as error:
+        msg = f"{_type_name(kind)} with {error}"
+        raise UnsupportedType(msg) from None
+
+
 def _type_name(kind: type) -> str:
     if kind.__module__ == "builtins":
         return kind.__qualname__
@@ -189,19 +245,23 @@ def _big_integer(value: object) -> msgpack.ExtType:
 
 
 def _new_packer() -> msgpack.Packer:
-    return msgpack.Packer(
-        strict_types=True, unicode_errors="surrogatepass", default=_big_integer
+    return msgpack.Packer(  # type: ignore[call-arg]
+        strict_types=True,
+        unicode_errors="surrogatepass",
+        default=_big_integer,
+        buf_size=_FIRST_BUFFER,  # pyright: ignore[reportCallIssue]
     )
 
 
 class _Decoding:
     """The state of reading one message: elements so far, marks not yet used."""
 
-    __slots__ = ("elements", "marks")
+    __slots__ = ("descriptors", "elements", "marks")
 
-    def __init__(self) -> None:
+    def __init__(self, descriptors: list[int]) -> None:
         self.elements = 0
         self.marks = 0
+        self.descriptors = descriptors
 
     def extension(self, code: int, payload: bytes) -> object:
         mark = _MARKS.get(code)
@@ -214,6 +274,17 @@ class _Decoding:
             return bytearray(payload)
         if code == _COMPLEX:
             return complex(*_COMPLEX_PARTS.unpack(payload))
+        if self.descriptors and code in _OPEN_FILES:
+            from privsep._wire import open_files  # noqa: PLC0415 - hardly ever
+
+            return open_files.claim(code, payload, self.descriptors)
+        if code in _SCALARS:
+            from privsep._wire import scalars  # noqa: PLC0415 - few messages need it
+
+            try:
+                return scalars.read(code, payload)
+            except KeyError:
+                pass
         msg = f"unknown extension {code} with {len(payload)} bytes"
         raise Malformed(msg)
 
@@ -262,11 +333,38 @@ def decode(data: bytes | bytearray | memoryview) -> object:
             pass
         except (ValueError, TypeError, RecursionError) as error:
             raise _as_ours(error) from None
-    return _decode_with_hooks(data)
+    return _decode_with_hooks(data, [])
 
 
-def _decode_with_hooks(data: bytes | bytearray | memoryview) -> object:
-    state = _Decoding()
+def decode_with_files(
+    data: bytes | bytearray | memoryview, descriptors: list[int]
+) -> object:
+    """Return the value in `data` with the open files that came along.
+
+    Each descriptor is closed, or owned by the file in the value that it is.
+
+    Raises:
+        Malformed, LimitExceeded: as `decode`; or a descriptor too many, or one that
+            is not what the message says.
+
+    """
+    try:
+        value = _decode_with_hooks(data, descriptors)
+    except (OSError, LookupError, OverflowError) as error:
+        msg = f"a descriptor is not what the message says: {error}"
+        raise Malformed(msg) from None
+    finally:
+        unused = any(descriptor >= 0 for descriptor in descriptors)
+        close_all(descriptors)
+    if unused:
+        raise Malformed("a descriptor that stands for no value")
+    return value
+
+
+def _decode_with_hooks(
+    data: bytes | bytearray | memoryview, descriptors: list[int]
+) -> object:
+    state = _Decoding(descriptors)
     bound = min(MAX_ELEMENTS + 1, len(data))
     try:
         value = msgpack.unpackb(

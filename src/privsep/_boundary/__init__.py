@@ -1,0 +1,1 @@
+"""What annotations say, done: checking and conversion.  Runs on both sides."""

@@ -1,0 +1,398 @@
+"""The arguments and the result of one function, by its annotations.
+
+Runs on both sides, and only where a function has annotations that say something.
+In the daemon a `Checker` judges arguments before the function runs, and makes of
+plain data what the annotations name: an enum's member, a dataclass.  In the client
+a `Crossing` does the opposite.  With a result the sides are exchanged.
+
+This is no use of msgspec or another library: docs/architecture.md has what was
+tried, and why not.
+"""
+
+from __future__ import annotations
+
+import os
+import typing
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from privsep import errors
+from privsep._boundary.annotations import Compiler, Unsupported
+from privsep._boundary.forms import (
+    Form,
+    Held,
+    SecretForm,
+    Union,
+    Wrong,
+    all_within,
+    why,
+)
+from privsep._wire.values import Encoder, UnsupportedType
+from privsep.boundary import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from privsep.context import Entry
+
+_VARARGS, _VARKEYWORDS = 0x04, 0x08
+_REMEDY = (
+    "annotate it with what crosses (docs/values.md), with object to take anything, "
+    'or give the context validate="off"'
+)
+
+
+class _Slot(NamedTuple):
+    """A parameter that has a form."""
+
+    name: str
+    form: Form
+
+
+class _Parameters:
+    """The parameters of a function, by how arguments reach them."""
+
+    def __init__(
+        self, function: object, inner: FunctionType, form: Callable[[str], Form | None]
+    ) -> None:
+        code = inner.__code__
+        names = code.co_varnames
+        own = isinstance(function, MethodType)  # self is there already
+        end = code.co_argcount
+        last = end + code.co_kwonlyargcount
+
+        def slot(name: str) -> _Slot | None:
+            found = form(name)
+            return None if found is None else _Slot(name, found)
+
+        slots = {name: slot(name) for name in names[own:last]}
+        self.by_place = [slots[name] for name in names[own:end]]
+        first = max(own, code.co_posonlyargcount)
+        self.by_name = {name: slots[name] for name in names[first:last]}
+        self.star = slot(names[last]) if code.co_flags & _VARARGS else None
+        last += bool(code.co_flags & _VARARGS)
+        self.stars = slot(names[last]) if code.co_flags & _VARKEYWORDS else None
+
+    def slots(self) -> Iterator[_Slot]:
+        """Return all that have a form, some of them twice."""
+        for slot in (*self.by_place, *self.by_name.values(), self.star, self.stars):
+            if slot is not None:
+                yield slot
+
+    def reached(
+        self, args: Sequence[object], kwargs: Mapping[str, object]
+    ) -> Iterator[tuple[Any, _Slot]]:
+        """Return place or name of each argument that reaches one, and that one.
+
+        What reaches no parameter is for the function itself to complain about.
+        """
+        for place in range(len(args)):
+            own = place < len(self.by_place)
+            slot = self.by_place[place] if own else self.star
+            if slot is not None:
+                yield place, slot
+        for name in kwargs:
+            slot = self.by_name.get(name, self.stars)
+            if slot is not None:
+                yield name, slot
+
+
+class Checker:
+    """Judges the arguments of one entrypoint, in the daemon."""
+
+    def __init__(self, name: str, parameters: _Parameters) -> None:
+        self._name = name
+        self._parameters = parameters
+        self._by_place = tuple(
+            (place, slot.form.kinds, slot)
+            for place, slot in enumerate(parameters.by_place)
+            if slot is not None
+        )
+        self._has_star = parameters.star is not None
+        self._secrets = frozenset(
+            slot.name for slot in parameters.slots() if _is_secret(slot.form)
+        )
+
+    def __call__(
+        self, args: list[object], kwargs: dict[str, object]
+    ) -> tuple[list[object], dict[str, object], list[int]]:
+        """Return what the function gets, and descriptors for `release` afterwards.
+
+        Raises:
+            Refused: it gets nothing; the message says which parameter and why.
+
+        """
+        held: list[int] = []
+        done: Any = args.copy()
+        slot: _Slot | None = None
+        try:
+            if kwargs or self._has_star:
+                named: Any = kwargs.copy()
+                for key, slot in self._parameters.reached(args, kwargs):
+                    at = done if type(key) is int else named
+                    at[key] = slot.form.check(at[key], held)
+                return done, named, held
+            for place, kinds, slot in self._by_place:
+                if place >= len(done):
+                    break
+                value = done[place]
+                if type(value) not in kinds:
+                    done[place] = slot.form.check(value, held)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, none may go on
+            reason = self._reason(slot, error)
+        else:
+            return done, kwargs, held
+        self.release(held)
+        # Out here it has no context: that would hold the value.
+        raise errors.Refused(reason)
+
+    def _reason(self, slot: _Slot | None, error: BaseException) -> str:
+        if slot is None or not isinstance(error, Wrong):
+            return f"{self._name}(): arguments not checked: {type(error).__name__}"
+        text = f"expected {slot.form.expected}, got a value that is not shown"
+        path = ""
+        if slot.name not in self._secrets:
+            text, path = error.text(), error.path
+        return f"{self._name}(): parameter {slot.name}{path}: {text}"
+
+    @staticmethod
+    def release(held: list[int]) -> None:
+        """Close the descriptors that were held for a call."""
+        for descriptor in held:
+            try:
+                os.close(descriptor)
+            except OSError:  # the function has closed it
+                pass
+
+    def redacted(
+        self, args: list[object], kwargs: dict[str, object]
+    ) -> tuple[list[object], dict[str, object]]:
+        """Return the arguments as they came, but no secret."""
+        if not self._secrets:
+            return args, kwargs
+        shown: Any = args.copy()
+        named: Any = kwargs.copy()
+        for key, slot in self._parameters.reached(args, kwargs):
+            if slot.name in self._secrets:
+                (shown if type(key) is int else named)[key] = Secret(None)
+        return shown, named
+
+
+def checker(entry: Entry, mode: str) -> Checker | None:
+    """Return what judges the arguments of `entry`; None if all are taken.
+
+    Args:
+        entry: with the function that is about to be served.
+        mode: `Context`'s ``validate=``.
+
+    Raises:
+        StartError: an annotation cannot be resolved, or nothing can be said about
+            it; or it protects, and is to be ignored.
+
+    """
+    inner = _innermost(entry.function)
+    if inner is None:
+        return None
+    off = mode == "off"
+    compiler = Compiler(convert=mode == "convert")
+
+    def form(name: str) -> Form | None:
+        try:
+            return _form_at(inner, name, compiler)
+        except Exception as error:  # noqa: BLE001 - annotations are code
+            if off:
+                return None
+            raise _cannot_be_checked(entry, name, error) from None
+
+    parameters = _Parameters(entry.function, inner, form)
+    if off:
+        _refuse_unprotected(entry, parameters)
+        return None
+    if not any(True for _ in parameters.slots()):
+        return None
+    return Checker(entry.name, parameters)
+
+
+def _cannot_be_checked(entry: Entry, name: str, error: Exception) -> errors.StartError:
+    function = _innermost(entry.function)
+    raw = function.__annotations__[name] if function else name
+    shown = raw if isinstance(raw, str) else getattr(raw, "__qualname__", repr(raw))
+    reason = "nothing can be said about its values"
+    if not isinstance(error, Unsupported):
+        reason = f"it cannot be resolved when the daemon starts: {why(error)}"
+    msg = (
+        f"{entry.name}(): parameter {name} is annotated with {shown!r}; {reason}: "
+        f"{_REMEDY}"
+    )
+    return errors.StartError(msg)
+
+
+def _refuse_unprotected(entry: Entry, parameters: _Parameters) -> None:
+    for slot in parameters.slots():
+        for form in all_within(slot.form):
+            if isinstance(form, (Held, SecretForm)):
+                msg = (
+                    f"{entry.name}(): parameter {slot.name} is annotated with "
+                    f'{form.expected}, which validate="off" would ignore: leave it out'
+                )
+                raise errors.StartError(msg)
+
+
+def lowering(entry: Entry) -> Callable[..., object] | None:
+    """Return the function of `entry`, with its result as plain data.
+
+    None if its annotation names nothing that crosses as other data than it is.
+    """
+    form = _result_form(entry)
+    if form is None:
+        return None
+    function = entry.function
+
+    def call(*args: object, **kwargs: object) -> object:
+        result = function(*args, **kwargs)
+        try:
+            return form.lower(result)
+        except RecursionError:
+            msg = f"the result of {entry.name}() is nested too deep"
+            raise errors.MessageTooLarge(msg) from None
+
+    return call
+
+
+class Crossing:
+    """Makes calls of one entrypoint, in the client: lowers arguments, raises results.
+
+    For those alone whose annotations name what crosses as other data than it is.
+    """
+
+    def __init__(
+        self, name: str, parameters: _Parameters | None, result: Form | None
+    ) -> None:
+        self._name = name
+        self._parameters = parameters
+        self._result = result
+
+    def lower(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
+        """Return the arguments as they cross.
+
+        What is not as annotated goes as it is, for the daemon to judge.
+
+        Raises:
+            Unserializable: and it does not cross.
+
+        """
+        if self._parameters is None:
+            return args, kwargs
+        done: Any = list(args)
+        named: Any = kwargs.copy()
+        for key, slot in self._parameters.reached(args, kwargs):
+            at = done if type(key) is int else named
+            try:
+                at[key] = slot.form.lower(at[key])
+                continue
+            except Wrong as wrong:
+                error = self._why_uncrossable(at[key], slot, wrong)
+            except RecursionError:
+                msg = f"{self._name}(): parameter {slot.name} is nested too deep"
+                error = errors.MessageTooLarge(msg)
+            if error is not None:
+                raise error
+        return tuple(done), named
+
+    def _why_uncrossable(
+        self, value: object, slot: _Slot, wrong: Wrong
+    ) -> errors.PrivsepError | None:
+        """Return an error for what is not as annotated, unless it crosses as it is."""
+        try:
+            Encoder().encode(value)
+        except UnsupportedType as error:
+            text = "" if _is_secret(slot.form) else f": {wrong.text()}"
+            path = wrong.path if text else ""
+            msg = (
+                f"{self._name}(): parameter {slot.name}{path} is not as annotated, and "
+                f"what is of type {error} does not cross{text}"
+            )
+            return errors.Unserializable(msg)
+        except ValueError:  # too large: the call itself says so
+            pass
+        return None
+
+    def rebuild(self, result: object) -> object:
+        """Return what the function returned, of what came."""
+        if self._result is None:
+            return result
+        try:
+            return self._result.check(result, [])
+        except Wrong as wrong:
+            msg = f"the result of {self._name}() cannot be made: {wrong.text()}"
+            raise errors.Unserializable(msg) from None
+
+
+def crossing(entry: Entry) -> Crossing | None:
+    """Return what makes calls of `entry`, unless all crosses as it is."""
+    inner = _innermost(entry.function)
+    if inner is None:
+        return None
+    compiler = Compiler()
+
+    def form(name: str) -> Form | None:
+        try:
+            found = _form_at(inner, name, compiler)
+        except Exception:  # noqa: BLE001 - the daemon says so when it starts
+            return None
+        return found if found is not None and found.lowers else None
+
+    parameters = _Parameters(entry.function, inner, form)
+    some = any(True for _ in parameters.slots())
+    result = _result_form(entry)
+    if not some and result is None:
+        return None
+    return Crossing(entry.name, parameters if some else None, result)
+
+
+def _result_form(entry: Entry) -> Form | None:
+    """Return the form of a result: as annotated, or else as it is.
+
+    Both sides have the same annotation.  One that does not resolve says nothing.
+    """
+    inner = _innermost(entry.function)
+    if inner is None:
+        return None
+    try:
+        form = _form_at(inner, "return", Compiler(result=True))
+    except Exception:  # noqa: BLE001 - annotations are code
+        return None
+    return Union((form, Form())) if form is not None and form.lowers else None
+
+
+def _is_secret(form: Form) -> bool:
+    return any(isinstance(each, SecretForm) for each in all_within(form))
+
+
+def _innermost(function: object) -> FunctionType | None:
+    """Return the function that `function` stands in for; None if there is none."""
+    while (wrapped := getattr(function, "__wrapped__", None)) is not None:
+        function = wrapped
+    if isinstance(function, MethodType):
+        function = function.__func__
+    return function if isinstance(function, FunctionType) else None
+
+
+class _Holder:
+    """One annotation of a function, as `typing.get_type_hints` takes it."""
+
+    def __init__(self, function: FunctionType, name: str) -> None:
+        self.__annotations__ = {name: function.__annotations__[name]}
+        self.__globals__ = function.__globals__
+        self.__type_params__ = getattr(function, "__type_params__", ())
+
+
+def _form_at(function: FunctionType, name: str, compiler: Compiler) -> Form | None:
+    """Return the form of one parameter, or of "return"; None if it says nothing."""
+    if name not in function.__annotations__:
+        return None
+    hints = typing.get_type_hints(_Holder(function, name), include_extras=True)
+    form = compiler.form(hints[name])
+    return None if type(form) is Form else form
