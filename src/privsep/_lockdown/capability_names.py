@@ -5,8 +5,7 @@ Runs in both processes; reads nothing, changes nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # not typing's: rootwrap reads names in a start of its own
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
