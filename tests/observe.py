@@ -203,6 +203,10 @@ class Threads:
         except BaseException as error:  # noqa: BLE001 - the test looks at it
             self._outcomes[number] = error
 
+    def has_ended(self) -> bool:
+        """Return whether no thread runs any more."""
+        return not any(thread.is_alive() for thread in self._threads)
+
     def outcomes(self, within: float = 2 * WITHIN) -> list[object]:
         """Wait for all; return what each returned or raised."""
         end = monotonic() + within
