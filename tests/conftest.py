@@ -43,14 +43,16 @@ METHOD: Method = "fork" if IS_ROOT else "userns"
 def pytest_configure(config: pytest.Config) -> None:
     """Inherit every orphan, and have temporary files apart from other runs'.
 
-    So the leak check sees what this run leaves, and nothing else.  Pytest's own
-    directories, which it keeps, stay where they are.
+    So the leak check sees what this run leaves, and nothing else; and pytest's own
+    directories, beside, are not cleaned up by two runs at the same time.
     """
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
-    own = tempfile.TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True)
-    config.add_cleanup(own.cleanup)
-    os.chmod(own.name, 0o711)  # noqa: S103 - a test may open what it makes to others
-    os.environ["TMPDIR"] = tempfile.tempdir = own.name
+    place = tempfile.TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True)
+    config.add_cleanup(place.cleanup)
+    os.chmod(place.name, 0o711)  # noqa: S103 - a test may open what it makes to others
+    for variable, name in (("PYTEST_DEBUG_TEMPROOT", "pytest"), ("TMPDIR", "tmp")):
+        os.environ[variable] = f"{place.name}/{name}"
+        os.mkdir(os.environ[variable], 0o711)
+    tempfile.tempdir = os.environ["TMPDIR"]
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,7 @@ def test_an_overrunning_worker_is_gone_when_calltimeout_is_raised(
     start: Start, held: Fifo
 ) -> None:
     service = start("brisk")
+    service.patient_sleep(0)  # a worker is there, and begins at once
     with pytest.raises(privsep.CallTimeout, match=r"its worker \d+ was killed"):
         service.hold(held.path, LONG)
     assert held.read_line()
@@ -76,6 +78,7 @@ def test_a_program_that_the_overrunning_call_started_is_killed_too(
     start: Start, held: Fifo
 ) -> None:
     service = start("brisk")
+    service.patient_sleep(0)  # a worker is there, and begins at once
     with pytest.raises(privsep.CallTimeout):
         service.hold_with_program(held.path)
     assert held.read_line()
@@ -94,6 +97,7 @@ def test_a_worker_that_ignores_and_blocks_all_signals_is_killed(
     start: Start, held: Fifo
 ) -> None:
     service = start("brisk")
+    service.patient_sleep(0)  # a worker is there, and begins at once
     with pytest.raises(privsep.CallTimeout):
         service.hold_and_ignore_signals(held.path)
     assert held.read_line()
@@ -104,6 +108,7 @@ def test_a_worker_that_never_gives_up_the_interpreter_is_killed(
     start: Start, held: Fifo
 ) -> None:
     service = start("brisk")
+    service.patient_sleep(0)  # a worker is there, and begins at once
     with pytest.raises(privsep.CallTimeout):
         service.hold_the_interpreter(held.path)
     assert held.read_line()
@@ -150,6 +155,7 @@ def test_a_child_that_an_overrunning_detaching_entrypoint_leaves_is_not_killed(
     start: Start, tmp_path: Path
 ) -> None:
     service = start("brisk")
+    service.patient_sleep(0)  # a worker is there, and begins at once
     with (
         Release(tmp_path) as release,
         Fifo(tmp_path, "worker") as worker,
@@ -190,6 +196,7 @@ def test_a_thread_that_overruns_goes_on_and_the_error_says_so(
     start: Start, held: Fifo, tmp_path: Path
 ) -> None:
     service = start("brisk-threads")
+    service.patient_sleep(0)  # a worker is there, and begins at once
     with Release(tmp_path) as release:
         with pytest.raises(privsep.CallTimeout, match="it goes on running in its"):
             service.hold_until(held.path, release.path)
@@ -232,6 +239,7 @@ def test_other_calls_go_on_while_a_thread_overruns(
     start: Start, held: Fifo, tmp_path: Path
 ) -> None:
     service = start("brisk-threads")
+    service.patient_sleep(0)  # a worker is there, and begins at once
     with Release(tmp_path) as release:
         with pytest.raises(privsep.CallTimeout):
             service.hold_until(held.path, release.path)
@@ -244,6 +252,7 @@ def test_a_thread_that_never_gives_up_the_interpreter_still_ends_the_call(
     start: Start, held: Fifo
 ) -> None:
     service = start("brisk-threads")
+    service.patient_sleep(0)  # a worker is there, and begins at once
     with pytest.raises(privsep.CallTimeout, match="the daemon is stopped"):
         service.hold_the_interpreter(held.path)
     os.kill(daemon_pid(), signal.SIGKILL)
@@ -352,6 +361,7 @@ def test_the_supervisor_kills_the_worker_of_a_client_that_is_stopped(
     service = start("brisk")
 
     def call() -> None:
+        service.patient_sleep(0)  # the worker is there, and begins at once
         with pytest.raises(privsep.CallTimeout):
             service.hold(held.path, LONG)
 
@@ -367,7 +377,7 @@ def test_the_supervisor_kills_the_worker_of_a_client_that_is_gone(
     start: Start, held: Fifo
 ) -> None:
     service = start("brisk")
-    client = Forked(lambda: service.hold(held.path, LONG))
+    client = Forked(lambda: _call_until_killed(lambda: service.hold(held.path, LONG)))
     held.read_line()
     os.kill(client.pid, signal.SIGKILL)
     assert client.wait() == -signal.SIGKILL
@@ -412,9 +422,16 @@ def test_a_signal_handler_that_raises_ends_the_call_and_its_worker(
 # -- what came before --------------------------------------------------------------
 
 
+def _call_until_killed(call: Callable[[], object]) -> None:
+    """Make a call that is to begin; on a busy machine it may end before it does."""
+    while True:
+        with suppress(privsep.CallTimeout):
+            call()
+
+
 def _assert_killed_in_time(call: Callable[[], object], held: Fifo) -> None:
     """Make a call in a client that is stopped at once; the supervisor ends it."""
-    client = Forked(call)
+    client = Forked(lambda: _call_until_killed(call))
     held.read_line()
     os.kill(client.pid, signal.SIGSTOP)
     held.wait_until_let_go()

@@ -80,6 +80,7 @@ def test_a_block_runs(block: Block, user: str, tmp_path: Path) -> None:
     finished = subprocess.run(
         [*become, sys.executable, f"{block.module or 'script'}.py"],
         cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(tmp_path)},  # where its files may stay
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
