@@ -417,7 +417,6 @@ _SLOW = {
     "functools",
     "logging",
     "re",
-    "resource",
     "signal",
     "subprocess",
     "tomllib",
