@@ -115,6 +115,8 @@ by ip | ip netns show | another name of list
 by ip | ip | which prints how to use it
 by ip | ip monitor address | runs nothing
 by ip | ip -V | the version
+by ip | ip -loops 5 addr flush dev eth0 | an option that takes a number
+by ip | ip -rcvbuf 1024 monitor link | an option that takes a number
 by ip | ip vrf show | one of vrf that runs nothing
 no | ip netns monitor | not one of the three
 no | ip netns identify 1 | not one of the three

@@ -194,6 +194,23 @@ def test_a_file_need_not_be_text(wrapped: Wrapped) -> None:
 # What is wrong
 
 
+def _wrong(wrapped: Wrapped) -> str:
+    """Return what is said of a bad policy: one line."""
+    with pytest.raises(BadPolicy) as error:
+        wrapped.load()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_nothing_runs_by_a_policy_that_is_wrong(wrapped: Wrapped) -> None:
+    wrapped.configure("rlimit_nofile = many")
+    done = wrapped.run("show")
+    assert (done.returncode, done.stdout) == (BAD_POLICY, "")
+    assert done.stderr.startswith("privsep-rootwrap: ")
+    assert "rootwrap.conf:4: rlimit_nofile is 'many'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
@@ -220,10 +237,7 @@ def test_a_wrong_option_is_said_with_its_line(
     wrapped: Wrapped, lines: list[str], said: str
 ) -> None:
     wrapped.configure(*lines)
-    done = wrapped.run("show")
-    assert (done.returncode, done.stdout) == (BAD_POLICY, "")
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert said in _wrong(wrapped)
 
 
 @pytest.mark.parametrize(
@@ -240,10 +254,7 @@ def test_a_config_without_its_section_is_refused(
     wrapped: Wrapped, text: str, said: str
 ) -> None:
     wrapped.config.write_text(text)
-    done = wrapped.run("show")
-    assert (done.returncode, done.stdout) == (BAD_POLICY, "")
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert said in _wrong(wrapped)
 
 
 def test_no_config_is_a_bad_policy(wrapped: Wrapped) -> None:
@@ -287,11 +298,9 @@ def test_a_filter_with_too_few_fields_is_said_with_its_line(
     wrapped: Wrapped, line: str, said: str
 ) -> None:
     wrapped.allow("show: CommandFilter, show, @me", f"bad: {line}")
-    done = wrapped.run("show")
-    assert (done.returncode, done.stdout) == (BAD_POLICY, "")
-    assert "test.filters:3: bad: " in done.stderr
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    found = _wrong(wrapped)
+    assert "test.filters:3: bad: " in found
+    assert said in found
 
 
 def test_a_file_without_filters_says_so(wrapped: Wrapped) -> None:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from conftest import IS_ROOT
@@ -28,9 +27,6 @@ from wrapping import (
 import privsep
 from privsep.rootwrap.judge import judge
 from privsep.rootwrap.run import run
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _ROOT_ONLY = pytest.mark.skipif(not IS_ROOT, reason="only root may become another")
 _LAUNCHER = Path(__file__).parent.parent / "scripts" / "privsep-rootwrap"
@@ -413,7 +409,6 @@ def test_a_timer_of_the_caller_does_not_end_the_command(wrapped: Wrapped) -> Non
 # The start
 
 _SLOW = {
-    "_collections_abc.abc",
     "argparse",
     "configparser",
     "ctypes",
@@ -461,27 +456,27 @@ _WITHOUT_PROGRAM = (
 
 
 @pytest.fixture
-def install(tmp_path: Path) -> Callable[[], Path]:
-    """A function that installs the package and the launcher, and returns its path."""
+def packages(tmp_path: Path) -> Path:
+    """The site-packages of an interpreter beside which the launcher stands."""
+    prefix = tmp_path / "prefix"
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = prefix / "lib" / version / "site-packages"
+    packages.mkdir(parents=True)
+    (prefix / "bin").mkdir()
+    (prefix / "bin" / "python3").symlink_to(os.path.realpath(sys.executable))
+    base = os.path.dirname(os.path.realpath(sys.executable))
+    (prefix / "pyvenv.cfg").write_text(f"home = {base}\n")
+    shutil.copy(_LAUNCHER, prefix / "bin")
+    return packages
 
-    def make() -> Path:
-        prefix = tmp_path / "prefix"
-        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        packages = prefix / "lib" / version / "site-packages"
-        packages.mkdir(parents=True)
-        (prefix / "bin").mkdir()
-        (prefix / "bin" / "python3").symlink_to(os.path.realpath(sys.executable))
-        base = os.path.dirname(os.path.realpath(sys.executable))
-        (prefix / "pyvenv.cfg").write_text(f"home = {base}\n")
-        (packages / "privsep").symlink_to(Path(privsep.__file__).parent)
-        return Path(shutil.copy(_LAUNCHER, prefix / "bin"))
 
-    return make
+_PACKAGE = Path(privsep.__file__).parent
 
 
 def _launch(
-    launcher: Path, wrapped: Wrapped, *words: str, **variables: str
+    packages: Path, wrapped: Wrapped, *words: str, **variables: str
 ) -> subprocess.CompletedProcess[str]:
+    launcher = packages.parent.parent.parent / "bin" / _LAUNCHER.name
     return subprocess.run(
         [launcher, wrapped.config, *words],
         env={"PATH": "/usr/bin:/bin", **variables},
@@ -492,31 +487,79 @@ def _launch(
     )
 
 
-_MODULES = "import sys; print(*sys.modules)"
-
-
-def test_the_launcher_starts_the_interpreter_beside_it_without_site(
-    wrapped: Wrapped, install: Callable[[], Path]
+def test_the_launcher_starts_the_interpreter_beside_it(
+    wrapped: Wrapped, packages: Path
 ) -> None:
-    done = _launch(install(), wrapped, "cat", "/proc/self/stat", PYTHONPATH="/x")
-    assert (done.returncode, done.stderr) == (0, "")
-    launched = _launch(wrapped.directory / "prefix/bin/privsep-rootwrap", wrapped, "x")
-    assert launched.returncode == NOT_ALLOWED
+    (packages / "privsep").symlink_to(_PACKAGE)
+    done = _launch(packages, wrapped, "show", "ü", "x")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ran\nü\nx\n", "")
+    assert _launch(packages, wrapped, "other").returncode == NOT_ALLOWED
+    assert _launch(packages, wrapped).returncode == NO_COMMAND
 
 
-def test_the_launcher_finds_the_package_where_there_are_two(
-    wrapped: Wrapped, install: Callable[[], Path]
+def test_the_launcher_starts_python_without_site(
+    wrapped: Wrapped, packages: Path
 ) -> None:
-    launcher = install()
-    other = launcher.parent.parent / "lib/python3.0/site-packages/privsep/rootwrap"
+    (packages / "privsep").symlink_to(_PACKAGE)
+    (packages / "evil.pth").write_text("import os; os.write(1, b'evil')\n")
+    (packages / "sitecustomize.py").write_text("import os; os.write(1, b'evil')\n")
+    assert _launch(packages, wrapped, "show").stdout == "ran\n"
+
+
+def test_the_launcher_finds_the_package_of_its_own_python(
+    wrapped: Wrapped, packages: Path
+) -> None:
+    (packages / "privsep").symlink_to(_PACKAGE)
+    other = packages.parent.parent / "python3.0/site-packages/privsep/rootwrap"
     other.mkdir(parents=True)
     (other / "__main__.py").write_text("print('another')")
-    assert _launch(launcher, wrapped, "show").stdout == "ran\n"
+    assert _launch(packages, wrapped, "show").stdout == "ran\n"
 
 
-@pytest.mark.parametrize("name", ["found", "main", "here", "IFS", "ENV", "CDPATH"])
-def test_no_variable_of_the_caller_sways_the_launcher(
-    wrapped: Wrapped, install: Callable[[], Path], name: str
+def test_the_launcher_finds_the_package_of_debian(
+    wrapped: Wrapped, packages: Path
 ) -> None:
-    done = _launch(install(), wrapped, "show", **{name: "/tmp/."})
-    assert done.stdout == "ran\n"
+    debian = packages.parent.parent / "python3" / "dist-packages"
+    debian.mkdir(parents=True)
+    (debian / "privsep").symlink_to(_PACKAGE)
+    assert _launch(packages, wrapped, "show").stdout == "ran\n"
+
+
+@pytest.mark.parametrize("name", ["_editable_impl_privsep.pth", "other.pth"])
+def test_the_launcher_finds_the_package_elsewhere(
+    wrapped: Wrapped, packages: Path, name: str
+) -> None:
+    (packages / name).write_text(f"{_PACKAGE.parent}\n")
+    assert _launch(packages, wrapped, "show").stdout == "ran\n"
+
+
+def test_the_launcher_says_that_there_is_no_package(
+    wrapped: Wrapped, packages: Path
+) -> None:
+    done = _launch(packages, wrapped, "show", PYTHONPATH=str(_PACKAGE.parent))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "prefix/bin/python3 has no privsep" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("IFS", "/"),
+        ("ENV", "/tmp/x"),
+        ("BASH_ENV", "/tmp/x"),
+        ("PYTHONPATH", "/tmp"),
+        ("PYTHONHOME", "/tmp"),
+        ("PYTHONUTF8", "0"),
+        ("PYTHONINSPECT", "1"),
+        ("PYTHONPLATLIBDIR", "x"),
+        ("LC_ALL", "tr_TR.ISO-8859-9"),
+        ("BASH_FUNC_exec%%", "() { echo evil; }"),
+        ("BASH_FUNC_open%%", "() { echo evil; }"),
+    ],
+)
+def test_no_variable_of_the_caller_sways_the_launcher(
+    wrapped: Wrapped, packages: Path, name: str, value: str
+) -> None:
+    (packages / "privsep").symlink_to(_PACKAGE)
+    done = _launch(packages, wrapped, "show", "ü", **{name: value})
+    assert done.stdout == "ran\nü\n"

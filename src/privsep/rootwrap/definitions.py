@@ -8,7 +8,6 @@ reads no other section than [Filters].
 from __future__ import annotations
 
 from privsep.rootwrap import ini
-from privsep.rootwrap.beneath import ACT_ON_NAMES, Beneath, File
 from privsep.rootwrap.errors import BadPolicy
 from privsep.rootwrap.filters import (
     ANY,
@@ -148,6 +147,8 @@ def _empty_chain(fields: list[str]) -> Filter:
 
 
 def _path(fields: list[str]) -> Filter:
+    from privsep.rootwrap.beneath import ACT_ON_NAMES, Beneath  # noqa: PLC0415 - 0.2 ms
+
     command, run_as, *texts = fields
     acts_on_name = base_name(command) in ACT_ON_NAMES
     words = [
@@ -189,6 +190,8 @@ def _environment(fields: list[str]) -> Filter:
 
 
 def _file(fields: list[str]) -> Filter:
+    from privsep.rootwrap.beneath import File  # noqa: PLC0415 - as above
+
     return WordsFilter("cat", "root", words=[File(fields[0])])
 
 

@@ -6,13 +6,14 @@ is, and whether the whole is allowed, is the judge's to say.
 
 from __future__ import annotations
 
-from privsep.rootwrap import executables, ip, process
+from privsep.rootwrap import executables
 from privsep.rootwrap.errors import Differs, Missing, Untrusted
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from privsep.rootwrap import process
     from privsep.rootwrap.beneath import Beneath
     from privsep.rootwrap.patterns import Anything, Exactly, Pattern
 
@@ -334,6 +335,8 @@ class IpFilter(Filter):
     ) -> Match:
         """Return what runs for `words`; see `Filter.match`."""
         del directories, held
+        from privsep.rootwrap import ip  # noqa: PLC0415 - 0.2 ms, for such commands
+
         spelled = self._spelled(words[0])
         ip.check(words[1:])
         return Match(words[1:], spelled=spelled)
@@ -363,6 +366,8 @@ class IpNetnsExecFilter(Filter):
     ) -> Match:
         """Return what runs for `words`; see `Filter.match`."""
         del directories, held
+        from privsep.rootwrap import ip  # noqa: PLC0415 - as above
+
         spelled = self._spelled(words[0])
         if len(words) < 5 or words[1] != "netns" or not words[2]:  # noqa: PLR2004
             raise Differs("it is not netns exec NAMESPACE COMMAND")
@@ -397,6 +402,8 @@ class KillFilter(Filter):
         self, words: tuple[str, ...], directories: tuple[str, ...], held: list[int]
     ) -> Match:
         """Return what runs for `words`; see `Filter.match`."""
+        from privsep.rootwrap import process  # noqa: PLC0415 - as above
+
         if words[0] != "kill":
             raise Differs(f"{words[0]!r} is not kill")
         form = "kill SIGNAL PID" if self.signals else "kill PID"
@@ -413,6 +420,8 @@ class KillFilter(Filter):
         return Match(words[1:], target=process.Target(pid, pidfd, number))
 
     def _check_program(self, pid: int, directories: tuple[str, ...]) -> None:
+        from privsep.rootwrap import process  # noqa: PLC0415 - as above
+
         last = Differs(f"there is no program {self.program}")
         for path in executables.paths(self.program, directories):
             try:

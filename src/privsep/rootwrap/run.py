@@ -7,7 +7,6 @@ to.  Sources: execve(2), credentials(7), setrlimit(2), capabilities(7).
 from __future__ import annotations
 
 import os
-import resource
 
 # signal itself makes enums of all its numbers, for 3 ms.
 from _signal import (  # type: ignore[import-not-found]  # it has no stubs
@@ -84,8 +83,11 @@ def become(user: User) -> None:
 
 
 def _limit_descriptors(most: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft > most or soft == resource.RLIM_INFINITY:
+    soft = os.sysconf("SC_OPEN_MAX")
+    if soft > most or soft < 0:  # or there is none
+        import resource  # noqa: PLC0415 - few callers have more
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
