@@ -237,7 +237,8 @@ class Auditor:
 
 def start(audit: Audit, context_name: str, table: Mapping[bytes, Entry]) -> Auditor:
     """Fork the writer, which has all privileges still; `wait_until_ready` for it."""
-    secrets = {name: secret_places(entry.function) for name, entry in table.items()}
+    places = ((name, secret_places(entry.function)) for name, entry in table.items())
+    secrets = {name: secret for name, secret in places if secret}
     ours, writers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     refusals, refused = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     asleep = memoryview(mmap.mmap(-1, 1))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from privsep._daemon.audit.file import File
@@ -181,5 +182,9 @@ class Ledger:
 def _time(nanoseconds: int) -> str:
     """Return a point in time as RFC 3339 has it, in UTC, with microseconds."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{when}.{rest // 1000:06d}Z"
+    return f"{_second(seconds)}.{rest // 1000:06d}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
