@@ -715,8 +715,6 @@ def killing(wrapped: Wrapped) -> Iterator[Wrapped]:
         "1",
         "",
         "self",
-        "\N{ARABIC-INDIC DIGIT THREE}",
-        "\N{FULLWIDTH DIGIT NINE}",
         "999999999",
         "99999999999999999999",
     ],
@@ -822,6 +820,16 @@ def test_a_process_that_has_ended_is_none_of_the_program(killing: Wrapped) -> No
     with running(killing.bin / "sleep", "0") as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         _is_refused(killing, "kill", "-9", str(process.pid))
+
+
+@pytest.mark.parametrize(
+    "zero", ["\N{ARABIC-INDIC DIGIT ZERO}", "\N{FULLWIDTH DIGIT ZERO}"]
+)
+def test_a_pid_has_the_digits_of_ascii(killing: Wrapped, zero: str) -> None:
+    """Others are numbers to Python, and none to the kernel's names."""
+    digits = {ord("0") + n: chr(ord(zero) + n) for n in range(10)}
+    with running(killing.bin / "sleep", "1000") as process:
+        _is_refused(killing, "kill", "-9", str(process.pid).translate(digits))
 
 
 def test_a_process_of_another_program_is_not_signalled(
