@@ -50,8 +50,8 @@ def forge(name: str, count: int) -> int:
     line = _line()
     for number in range(count):
         begin = _FROM_WORKER.pack(_BEGIN, number, len(name))
-        line.send(begin + name.encode() + b"forged")
-        line.send(_FROM_WORKER.pack(_END, 1 << 63, 0))
+        _send(line, begin + name.encode() + b"forged")
+        _send(line, _FROM_WORKER.pack(_END, 1 << 63, 0))
     return os.getpid()
 
 
@@ -60,9 +60,9 @@ def send_garbage(seed: int, count: int) -> None:
     line = _line()
     chance = random.Random(seed)  # noqa: S311 - the same each time
     for kind in range(256):
-        line.send(_FROM_WORKER.pack(kind, (1 << 64) - 1, 255))
+        _send(line, _FROM_WORKER.pack(kind, (1 << 64) - 1, 255))
     for _ in range(count):
-        line.send(chance.randbytes(chance.choice((1, 9, 10, 11, 300, 5000))))
+        _send(line, chance.randbytes(chance.choice((1, 9, 10, 11, 300, 5000))))
     with open("/dev/null") as file:
         socket.send_fds(line, [chance.randbytes(20)], [file.fileno()] * 100)
 
@@ -81,12 +81,22 @@ def say_nothing() -> None:
     _line().send(b"")
 
 
+def _send(line: socket.socket, message: bytes) -> None:
+    """Send, however slow the writer is: a line gives up after a time of its own."""
+    while True:
+        try:
+            line.send(message)
+        except BlockingIOError:
+            continue
+        return
+
+
 def flood(count: int) -> None:
     """Send as much as the line takes."""
     line = _line()
     message = _FROM_WORKER.pack(_REFUSED, 0, 200) + bytes(400)
     for _ in range(count):
-        line.send(message)
+        _send(line, message)
 
 
 def take_back() -> list[bytes]:
