@@ -840,10 +840,9 @@ def test_a_process_of_another_program_is_not_signalled(
 
 
 def test_a_process_of_a_file_named_like_a_deleted_one_is_another(
-    killing: Wrapped, tmp_path: Path
+    killing: Wrapped,
 ) -> None:
-    fake = tmp_path / "sleep (deleted)"
-    shutil.copy("/bin/cat", fake)
+    fake = killing.copy("cat", "sleep (deleted)")
     with running(fake) as process:
         _is_refused(killing, "kill", "-9", str(process.pid))
 
