@@ -9,6 +9,7 @@ quarter of a call, this costs nothing.
 from __future__ import annotations
 
 import _socket
+import errno
 import math
 import os
 import signal
@@ -73,12 +74,17 @@ class Channel:
         self._fate = fate
         self._frames = Frames(sock, context.max_message)
         self._encoder = Encoder(files=True)
+        self._announced = False  #: whether the worker expects descriptors by now
         self._timeout = math.inf
         sock.settimeout(None)  # not socket.setdefaulttimeout()'s
         self._fresh = True
         # gevent and eventlet put sockets of their own in place; these never
         # block in the kernel, so its timer does not run.
         self._kernel_timer = type(sock).recv is _socket.socket.recv
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when a reply begins."""
+        return self._sock.fileno()
 
     def close(self) -> None:
         """Close it here; the worker sees the end and goes."""
@@ -101,6 +107,23 @@ class Channel:
             NotStarted: nothing of it ran.
             BaseException: the function's own, or one of privsep's; the channel is
                 still usable, or not.
+
+        """
+        self.begin(entry, args, kwargs, level, timeout)
+        return self.finish(entry, deadline)
+
+    def begin(
+        self,
+        entry: Entry,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        level: int,
+        timeout: float,
+    ) -> None:
+        """Send a CALL, whose reply is left to `finish`.
+
+        Raises:
+            NotStarted, BaseException: as `call`.
 
         """
         try:
@@ -128,6 +151,14 @@ class Channel:
             if not self._is_own(error):
                 raise
         self._fresh = False
+
+    def finish(self, entry: Entry, deadline: float) -> object:
+        """Wait for the reply to the CALL that was begun.
+
+        Raises:
+            NotStarted, BaseException: as `call`.
+
+        """
         event: _Event
         try:
             event = self._frames.receive()
@@ -187,7 +218,12 @@ class Channel:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
     def _is_own(self, error: OSError) -> bool:
-        """Return whether the socket raised it, and not a signal's handler."""
+        """Return whether the socket raised it, and not a signal's handler.
+
+        That a descriptor is closed, of those to send, is the caller's mistake.
+        """
+        if error.errno == errno.EBADF:
+            return False
         if error.errno is not None or isinstance(error, Interrupted):
             return True
         return isinstance(error, TimeoutError) and not self._kernel_timer
@@ -217,6 +253,9 @@ class Channel:
     def _send_with_files(self, head: bytes, body: bytes) -> None:
         files = self._encoder.files
         try:
+            if not self._announced:
+                self._frames.announce_descriptors()
+                self._announced = True
             self._frames.send_attached(head, body, files)
         finally:
             files.clear()

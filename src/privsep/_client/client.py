@@ -18,6 +18,7 @@ from privsep import errors
 from privsep._client import forking
 from privsep._client.channel import NotStarted
 from privsep._client.connection import Connection
+from privsep._client.pending import PendingCall
 from privsep._start.methods import launch
 from privsep.context import StartOptions, status_entry
 from privsep.status import DaemonStatus
@@ -32,11 +33,17 @@ _LOST_TIMEOUT = 1.0
 
 
 class Client:
-    """Starts, keeps and calls the daemon of `context`."""
+    """Starts, keeps and calls the daemon of `context`.
 
-    def __init__(self, context: Context) -> None:
+    Args:
+        context: of the daemon.
+        options: how a call starts the daemon, if `start` has not said otherwise.
+
+    """
+
+    def __init__(self, context: Context, options: StartOptions | None = None) -> None:
         self.context = context
-        self._options = StartOptions()
+        self._default = self._options = options or StartOptions()
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._forked = False
@@ -83,14 +90,14 @@ class Client:
             )
             raise errors.DaemonGone(msg)
 
-    def stop(self) -> None:
+    def stop(self, timeout: float = _STOP_TIMEOUT) -> None:
         """Let go of the daemon; see `Context.stop`."""
         with self._lock:
             connection, self._connection = self._connection, None
-            self._options = StartOptions()
+            self._options = self._default
             self._forked = False
         if connection is not None:
-            connection.close(_STOP_TIMEOUT)
+            connection.close(timeout)
 
     def _lost(self, connection: Connection) -> None:
         """Forget `connection`: its daemon is gone."""
@@ -133,6 +140,40 @@ class Client:
                     raise self._not_in_time(entry) from None
             finally:
                 pool.give_back(channel)
+
+    def begin(
+        self, entry: Entry, args: tuple[object, ...], deadline: float
+    ) -> PendingCall:
+        """Begin a call of `entry`, and return when a worker has taken it.
+
+        Args:
+            entry: of the context's table.
+            args: its arguments.
+            deadline: on the monotonic clock; inf: none.
+
+        Raises:
+            CallTimeout, StartError, DaemonGone: as a call.
+
+        """
+        while True:
+            connection = self.ensure_started()
+            pool = connection.pool
+            try:
+                found: Channel | None = pool.idle.pop()
+            except IndexError:
+                found = self._take(connection, deadline, entry)
+            if found is None:
+                continue
+            left = deadline - monotonic()
+            try:
+                found.begin(entry, args, {}, logging.NOTSET, left)
+            except NotStarted:
+                pool.give_back(found)
+            except BaseException:
+                pool.give_back(found)
+                raise
+            else:
+                return PendingCall(found, pool, entry, deadline)
 
     def status(self) -> DaemonStatus:
         """Return what the daemon says of itself; see `Context.status`."""
@@ -186,11 +227,11 @@ def _lineage(name: str) -> list[logging.Logger]:
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
-def new_client(context: Context) -> Client:
-    """Return the one client of `context`, made at its first use."""
+def new_client(context: Context, options: StartOptions | None = None) -> Client:
+    """Return the one client of `context`, made at its first use; see `Client`."""
     with forking.undivided:
         if context.client is None:
-            context.client = Client(context)
+            context.client = Client(context, options)
             _clients.add(context.client)
         return context.client
 

@@ -6,6 +6,7 @@ Runs in the privileged process, after a start method has made it.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 from functools import partial
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from privsep._daemon import environment, starter
 from privsep._daemon.serve import Service
 from privsep._daemon.supervisor import Supervisor
-from privsep._lockdown import limits
+from privsep._lockdown import limits, status
 from privsep._lockdown.ids import Ids
 from privsep._lockdown.order import Kept, Lockdown, LockdownError, lock_down
 from privsep._wire.control import REPLY_SIZE, Reply
@@ -32,7 +33,12 @@ if TYPE_CHECKING:
 
 
 def run(
-    control: socket.socket, load: Callable[[], Context], *, forked: bool = False
+    control: socket.socket,
+    load: Callable[[], Context],
+    *,
+    forked: bool = False,
+    drop: bool = True,
+    idle_timeout: float = math.inf,
 ) -> NoReturn:
     """Be the daemon of the context that `load` returns; never return.
 
@@ -42,10 +48,13 @@ def run(
         control: the daemon's end of the first client's control socket.
         load: called when the surroundings are clean; imports what is needed.
         forked: as of `environment.clean`.
+        drop: give up what the context does not need.  Not so for rootwrap, whose
+            commands are to have all that the daemon was started with.
+        idle_timeout: seconds after which a daemon ends that runs no call.
 
     """
     try:
-        locked = _lock_down(control, load, forked=forked)
+        locked = _lock_down(control, load, forked=forked, drop=drop)
         starter.outlive(control)
         missing = [locked.outcome.landlock_abi, *locked.outcome.not_enforced]
         control.send(Encoder().encode([Reply.READY.value, missing]))
@@ -53,7 +62,7 @@ def run(
         fail(control, error)
     status = 1
     try:
-        _serve(control, locked)
+        _serve(control, locked, idle_timeout)
         status = 0
     except BaseException:  # noqa: BLE001 - nothing may unwind into the starter
         import traceback  # noqa: PLC0415
@@ -74,9 +83,9 @@ class _Locked(NamedTuple):
 
 
 def _lock_down(
-    control: socket.socket, load: Callable[[], Context], *, forked: bool
+    control: socket.socket, load: Callable[[], Context], *, forked: bool, drop: bool
 ) -> _Locked:
-    inherited = environment.clean(control.fileno(), forked=forked)
+    inherited = environment.clean(control.fileno(), forked=forked, limits=drop)
     starter.end_with(control)
     context = load()
     for name in context.environment:
@@ -93,7 +102,10 @@ def _lock_down(
         from privsep._daemon.audit import auditor  # noqa: PLC0415 - only with an audit
 
         audit = auditor.start(context.audit, context.name, table)
-    outcome = lock_down(Kept(ids, context.capability_mask, context.sandbox))
+    if drop:
+        outcome = lock_down(Kept(ids, context.capability_mask, context.sandbox))
+    else:
+        outcome = Lockdown(status.Status.of(status.own()))
     if audit is not None:
         audit.wait_until_ready()
     rlimits = () if context.sandbox is None else context.sandbox.rlimits
@@ -103,7 +115,7 @@ def _lock_down(
     return _Locked(context, table, outcome, limit, audit)
 
 
-def _serve(control: socket.socket, locked: _Locked) -> None:
+def _serve(control: socket.socket, locked: _Locked, idle_timeout: float) -> None:
     """Serve until the last client has gone; the first one makes its request now."""
     context, table, outcome, limit, audit = locked
     service = Service(context.name, table, context.max_message)
@@ -114,6 +126,7 @@ def _serve(control: socket.socket, locked: _Locked) -> None:
         workers=context.workers,
         limit=limit,
         audit=audit,
+        idle_timeout=idle_timeout,
     )
     report = partial(_report, supervisor, outcome, monotonic())
     context.serve_status(table, report)

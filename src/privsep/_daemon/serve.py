@@ -126,8 +126,10 @@ class Service:
                 if frame is None:
                     return
                 kind, message = frame
+                descriptors = frames.descriptors
                 if kind == Kind.ATTACH and not message:
                     kind, message, descriptors = frames.receive_attached()
+                    frames.expect_descriptors()
                 if kind != Kind.CALL:
                     return
                 kind, body = self._answer(message, descriptors, frames, encoder, slot)
@@ -139,8 +141,11 @@ class Service:
             finally:
                 if descriptors:
                     close_all(descriptors)
+                if frames.descriptors:
+                    close_all(frames.descriptors)
             head = HEADER.pack(len(body), kind)
             if encoder.files:
+                frames.announce_descriptors()
                 frames.send_attached(head, body, encoder.files)
                 encoder.files.clear()
             else:

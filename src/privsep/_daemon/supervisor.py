@@ -10,6 +10,7 @@ parses nothing else that a client sends.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import resource
 import select
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from privsep._daemon.audit.auditor import Auditor
+    from privsep._daemon.idle import Idleness
     from privsep._daemon.serve import Service
     from privsep._daemon.slots import Slot
     from privsep._wire.descriptors import Credentials, Datagram
@@ -71,6 +73,7 @@ class Supervisor:
         workers: int,
         limit: Callable[[], None],
         audit: Auditor | None = None,
+        idle_timeout: float = math.inf,
     ) -> None:
         self.pid = os.getpid()
         self._service = service
@@ -85,6 +88,11 @@ class Supervisor:
         self._outputs: list[OutputPipe] = []
         self._log_lines: list[LogLine] = []
         self._look_again: float | None = None
+        self._idleness: Idleness | None = None
+        if idle_timeout != math.inf:
+            from privsep._daemon.idle import Idleness  # noqa: PLC0415 - only rootwrap's
+
+            self._idleness = Idleness(self.slots, idle_timeout)
         self._spare: ProcessWorker | None = None  #: that waits for a job
         self._left = False  #: in a child that a thread forked, and in its children
         self._watch(self.slots.reader, self._read_notices)
@@ -135,6 +143,8 @@ class Supervisor:
                 if handler is not None:  # an earlier one may have removed it
                     handler()
             self._look_at_deadlines()
+            if self._idleness is not None and self._idleness.is_over():
+                self._drop_clients()
             self._start_waiting()
             self._retire_for_waiting()
         if self._spare is not None:
@@ -164,6 +174,8 @@ class Supervisor:
         looks = [w.look_at for w in self._workers.values() if w.look_at is not None]
         if self._look_again is not None:
             looks.append(self._look_again)
+        if self._idleness is not None and self._clients:
+            looks.append(self._idleness.look_at)
         if not looks:
             return None
         return min(max(0.0, min(looks) - monotonic()), _LONGEST_POLL)
@@ -182,9 +194,8 @@ class Supervisor:
 
     def _read_signals(self) -> None:
         received = os.read(self._signal_pipe[0], 512)
-        if signal.SIGTERM in received:  # no new calls; running ones finish
-            for client in list(self._clients):
-                self._drop_client(client)
+        if signal.SIGTERM in received:
+            self._drop_clients()
         if signal.SIGCHLD in received:
             self._reap_orphans()
         if signal.SIGHUP in received and self._audit is not None:
@@ -328,6 +339,11 @@ class Supervisor:
             return
         self._waiting.append(job)
         self._watch(fate.fileno(), lambda: self._read_fate_line(job))
+
+    def _drop_clients(self) -> None:
+        """Take no new calls; running ones finish."""
+        for client in list(self._clients):
+            self._drop_client(client)
 
     def _drop_client(self, client: Client) -> None:
         self._unwatch(client.sock.fileno())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from typing import TYPE_CHECKING
 
 from privsep._lockdown import capabilities
@@ -14,6 +15,7 @@ from privsep._lockdown.capability_names import describe
 from privsep._start import exec as exec_
 from privsep._start import fork, sudo, userns
 from privsep._start.handshake import wait_until_ready
+from privsep._start.process import spawn
 from privsep.context import NAMESPACES
 from privsep.errors import StartError
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from privsep.context import Context, StartOptions
 
 _METHODS = ("auto", "fork", "exec", "sudo", "userns")
+#: not for users of `Context`: `helper` is a command that becomes a daemon by itself
+COMMAND = "command"
 
 
 def launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
@@ -35,7 +39,10 @@ def launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
     _check(options)
     if options.method == "auto":
         options = options._replace(method=_choose(context, options))
-    what = f"context {context.name!r} could not be started by {options.method}"
+    how = options.method
+    if how == COMMAND:
+        how = shlex.join(options.helper)
+    what = f"context {context.name!r} could not be started by {how}"
     try:
         launched, remedy = _launch(context, options)
     except OSError as error:
@@ -57,7 +64,7 @@ def _warn(context: Context, abi: object, *missing: object) -> None:
 
 
 def _check(options: StartOptions) -> None:
-    if options.method not in _METHODS:
+    if options.method not in (*_METHODS, COMMAND):
         msg = f"no start method {options.method!r}; there are: {', '.join(_METHODS)}"
         raise ValueError(msg)
     unknown = set(options.namespaces).difference(NAMESPACES)
@@ -73,6 +80,8 @@ def _launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
         return exec_.launch(context), ""
     if options.method == "userns":
         return userns.launch(context, options.namespaces), ""
+    if options.method == COMMAND:
+        return spawn(options.helper, os.environ), ""
     remedy = (
         "If this user may not run the command, let sudoers allow it "
         f"(visudo -f /etc/sudoers.d/NAME):\n  {sudo.rule(context)}\n"

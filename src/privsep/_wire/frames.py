@@ -49,7 +49,7 @@ class Kind:
     RET: Final = 2  #: the result
     ERR: Final = 3  #: the exception
     LOG: Final = 4  #: a logging record of the running call
-    ATTACH: Final = 6  #: the next frame has descriptors; answered by the same
+    ATTACH: Final = 6  #: frames will have descriptors; answered by the same
     BYE: Final = 5  #: the worker retires; the CALL was not read, or not to its end
 
 
@@ -76,7 +76,7 @@ class NothingSent(ConnectionError):
 class Frames:
     """Sends and receives frames on `sock`; for one thread at a time."""
 
-    __slots__ = ("_begun", "_recv", "_rest", "_send", "max_body", "sock")
+    __slots__ = ("_begun", "_recv", "_rest", "_send", "descriptors", "max_body", "sock")
 
     def __init__(
         self,
@@ -91,6 +91,8 @@ class Frames:
         self._send = sock.send
         self._recv = sock.recv
         self._rest = b""
+        #: that came with the last frame, if they were expected; the caller's to close
+        self.descriptors: list[int] = []
 
     def send(self, kind: int, body: bytes = b"") -> None:
         """Send one frame.
@@ -116,23 +118,38 @@ class Frames:
             raise NothingSent from error
         self._send_rest([memoryview(head), memoryview(body)], sent)
 
-    def send_attached(self, head: bytes, body: bytes, files: list[object]) -> None:
-        """Send one frame with the descriptors of `files`.
+    def announce_descriptors(self) -> None:
+        """Have the reader ready for a frame with descriptors.
 
-        The reader is asked to be ready first: it would lose what comes along with
-        bytes that it reads as usual.
+        It would lose what comes along with bytes that it reads as usual.
 
         Raises:
             NothingSent: the other end is gone or retires, and took nothing.
-            OSError: as socket.sendmsg; a part of the frame may have been sent.
+            OSError: as socket.recv.
 
         """
         self.send(Kind.ATTACH)
-        if self.receive() != (Kind.ATTACH, b""):
+        try:
+            ready = self.receive() == (Kind.ATTACH, b"")
+        except ConnectionError as error:
+            raise NothingSent from error
+        if not ready:
             raise NothingSent
+
+    def send_attached(self, head: bytes, body: bytes, files: list[object]) -> None:
+        """Send one frame with the descriptors of `files` to a reader that is ready.
+
+        Raises:
+            NothingSent: the other end is gone and took no byte of the frame.
+            OSError: as socket.sendmsg; a part of the frame may have been sent.
+
+        """
         numbers = array.array("i", [file.fileno() for file in files])  # type: ignore[attr-defined]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
-        sent = self.sock.sendmsg((head, body), rights)  # there is room: all was read
+        try:
+            sent = self.sock.sendmsg((head, body), rights)  # there is room: all was read
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise NothingSent from error
         self._send_rest([memoryview(head), memoryview(body)], sent)
 
     def receive_attached(self) -> tuple[int, bytes | memoryview, list[int]]:
@@ -148,26 +165,44 @@ class Frames:
         self.send(Kind.ATTACH)
         if self._begun is not None:
             self._begun()
-        if not self._recv(1, socket.MSG_PEEK):  # eventlet's recvmsg() does not wait
+        if not self.sock.recv(1, socket.MSG_PEEK):  # eventlet's recvmsg() does not wait
             raise Interrupted
-        self._rest, ancillary, flags, _ = self.sock.recvmsg(
+        self._rest, descriptors, lost = self._receive_with_descriptors()
+        try:
+            frame = self.receive()
+        except BaseException:
+            close_all(descriptors)
+            raise
+        if frame is None or lost:
+            close_all(descriptors)
+            if frame is None:
+                raise Interrupted
+            raise DescriptorsLost("no room for its descriptors (RLIMIT_NOFILE)")
+        return *frame, descriptors
+
+    def expect_descriptors(self) -> None:
+        """Take descriptors with each frame from now on, though none is announced.
+
+        It costs each frame a microsecond.
+        """
+        self._recv = self._receive_expecting
+
+    def _receive_expecting(self, size: int) -> bytes:
+        del size
+        data, descriptors, _ = self._receive_with_descriptors()
+        self.descriptors += descriptors
+        return data
+
+    def _receive_with_descriptors(self) -> tuple[bytes, list[int], bool]:
+        """Return bytes, what came along, and whether some of that found no room."""
+        data, ancillary, flags, _ = self.sock.recvmsg(
             _FIRST_READ, _CONTROL_SIZE, socket.MSG_CMSG_CLOEXEC
         )
         descriptors: list[int] = []
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 descriptors += array.array("i", payload)
-        try:
-            frame = self.receive()
-        except BaseException:
-            close_all(descriptors)
-            raise
-        if frame is None or flags & socket.MSG_CTRUNC:
-            close_all(descriptors)
-            if frame is None:
-                raise Interrupted
-            raise DescriptorsLost("no room for its descriptors (RLIMIT_NOFILE)")
-        return *frame, descriptors
+        return data, descriptors, bool(flags & socket.MSG_CTRUNC)
 
     def _send_rest(self, views: list[memoryview], sent: int) -> None:
         while True:

@@ -30,6 +30,7 @@ NOT_ALLOWED = 99
 NO_COMMAND = 98
 BAD_POLICY = 97
 NO_EXECUTABLE = 96
+NOT_SENT = 1  # a signal: as kill(1) has it
 
 _Reason = tuple["Filter", str]
 _KILL = "kill"
@@ -58,7 +59,7 @@ class Verdict:
     Attributes:
         words: the command that was judged.
         status: ALLOWED, or what the program ends with: NOT_ALLOWED, NO_EXECUTABLE,
-            NO_COMMAND.
+            NO_COMMAND, NOT_SENT.
         filter: the one that decided, or None.
         reasons: each filter that came close, and why it does not allow the command.
         message: the whole in one line.
@@ -90,6 +91,11 @@ class Verdict:
     def allowed(self) -> bool:
         """Whether it may run."""
         return self.status == ALLOWED
+
+    def fail(self, error: OSError) -> None:
+        """Say that it was not carried out: the system did not allow it."""
+        self.status = NO_EXECUTABLE if self.target is None else NOT_SENT
+        self.message = f"{shown(self.words)} cannot be run: {error}"
 
     def close(self) -> None:
         """Let go of what it holds; it can be carried out no more."""
