@@ -263,7 +263,7 @@ class Channel:
     def _receive_with_files(self, entry: Entry) -> object:
         """Receive the reply that brings descriptors, and return what it holds."""
         try:
-            _, body, descriptors = self._frames.receive_attached()
+            _, body = self._frames.receive_attached()
         except DescriptorsLost as error:
             self.usable = True
             msg = f"the result of {entry.name}() cannot be received: {error}"
@@ -274,7 +274,7 @@ class Channel:
             late = isinstance(error, (BlockingIOError, TimeoutError))
             raise self._fate_of(entry, overran=late) from None
         self.usable = True
-        return decode_with_files(body, descriptors)
+        return decode_with_files(body, self._frames.descriptors)
 
     def _handle_trouble(
         self, entry: Entry, deadline: float, event: OSError | FrameTooLarge | None

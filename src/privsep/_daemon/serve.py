@@ -119,28 +119,24 @@ class Service:
         A call runs through this loop, `_answer` and little else: each function on
         the way costs it a percent.
         """
-        descriptors: list[int] = []
         while True:
             try:
                 frame = frames.receive()
                 if frame is None:
                     return
                 kind, message = frame
-                descriptors = frames.descriptors
                 if kind == Kind.ATTACH and not message:
-                    kind, message, descriptors = frames.receive_attached()
+                    kind, message = frames.receive_attached()
                     frames.expect_descriptors()
                 if kind != Kind.CALL:
                     return
-                kind, body = self._answer(message, descriptors, frames, encoder, slot)
+                kind, body = self._answer(message, frames, encoder, slot)
             except Interrupted:
                 return
             except (FrameTooLarge, DescriptorsLost) as error:
                 reply = errors.MessageTooLarge(str(error))
                 kind, body = self._refuse(reply, b"", slot)
             finally:
-                if descriptors:
-                    close_all(descriptors)
                 if frames.descriptors:
                     close_all(frames.descriptors)
             head = HEADER.pack(len(body), kind)
@@ -156,14 +152,13 @@ class Service:
     def _answer(  # noqa: C901, PLR0911, PLR0912 - all the steps of a call, as said above
         self,
         message: bytes | memoryview,
-        descriptors: list[int],
         frames: Frames,
         encoder: Encoder,
         slot: Slot,
     ) -> tuple[int, bytes]:
         """Run the CALL in `message`; return the kind and the body of the reply.
 
-        What it leaves of `descriptors` is the caller's to close.
+        What it leaves of the frame's descriptors is the caller's to close.
         """
         try:
             timeout, level, name_size = CALL_HEADER.unpack_from(message)
@@ -174,8 +169,8 @@ class Service:
             slot.begin(timeout if 0 <= timeout < limit else limit)
             packed = message[end:]
             shown = args, kwargs = _arguments(
-                decode_with_files(packed, descriptors)
-                if descriptors
+                decode_with_files(packed, frames.descriptors)
+                if frames.descriptors
                 else decode(packed)
             )
         except struct.error:

@@ -245,9 +245,7 @@ def _receive_job(errand: socket.socket) -> tuple[socket.socket, LogLine | None]:
     """Wait for a job; end this process if none comes, as the daemon ends."""
     with errand:
         # The programs that it runs must not have them.
-        said, descriptors, _, _ = socket.recv_fds(
-            errand, 1, 2, socket.MSG_CMSG_CLOEXEC
-        )
+        said, descriptors, _, _ = socket.recv_fds(errand, 1, 2, socket.MSG_CMSG_CLOEXEC)
     if not said:
         os._exit(0)
     channel, *logs = [socket.socket(fileno=descriptor) for descriptor in descriptors]

@@ -89,9 +89,9 @@ class Frames:
         self.max_body = max_body
         self._begun = begun
         self._send = sock.send
-        self._recv = sock.recv
+        self._recv: Callable[[int], bytes] = sock.recv
         self._rest = b""
-        #: that came with the last frame, if they were expected; the caller's to close
+        #: that came with the last frame, if any were expected; the caller's to close
         self.descriptors: list[int] = []
 
     def send(self, kind: int, body: bytes = b"") -> None:
@@ -147,15 +147,15 @@ class Frames:
         numbers = array.array("i", [file.fileno() for file in files])  # type: ignore[attr-defined]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
         try:
-            sent = self.sock.sendmsg((head, body), rights)  # there is room: all was read
+            sent = self.sock.sendmsg(
+                (head, body), rights
+            )  # there is room: all was read
         except (BrokenPipeError, ConnectionResetError) as error:
             raise NothingSent from error
         self._send_rest([memoryview(head), memoryview(body)], sent)
 
-    def receive_attached(self) -> tuple[int, bytes | memoryview, list[int]]:
-        """Answer ATTACH; return kind, body and descriptors of the frame that follows.
-
-        The descriptors are the caller's to close.
+    def receive_attached(self) -> tuple[int, bytes | memoryview]:
+        """Answer ATTACH; return the frame that follows, its `descriptors` beside it.
 
         Raises:
             DescriptorsLost: there was no room for all; the stream goes on after it.
@@ -167,18 +167,18 @@ class Frames:
             self._begun()
         if not self.sock.recv(1, socket.MSG_PEEK):  # eventlet's recvmsg() does not wait
             raise Interrupted
-        self._rest, descriptors, lost = self._receive_with_descriptors()
+        self._rest, lost = self._receive_with_descriptors()
         try:
             frame = self.receive()
         except BaseException:
-            close_all(descriptors)
+            close_all(self.descriptors)
             raise
         if frame is None or lost:
-            close_all(descriptors)
+            close_all(self.descriptors)
             if frame is None:
                 raise Interrupted
             raise DescriptorsLost("no room for its descriptors (RLIMIT_NOFILE)")
-        return *frame, descriptors
+        return frame
 
     def expect_descriptors(self) -> None:
         """Take descriptors with each frame from now on, though none is announced.
@@ -189,20 +189,18 @@ class Frames:
 
     def _receive_expecting(self, size: int) -> bytes:
         del size
-        data, descriptors, _ = self._receive_with_descriptors()
-        self.descriptors += descriptors
+        data, _ = self._receive_with_descriptors()
         return data
 
-    def _receive_with_descriptors(self) -> tuple[bytes, list[int], bool]:
-        """Return bytes, what came along, and whether some of that found no room."""
+    def _receive_with_descriptors(self) -> tuple[bytes, bool]:
+        """Return bytes, and whether some of what came along found no room."""
         data, ancillary, flags, _ = self.sock.recvmsg(
             _FIRST_READ, _CONTROL_SIZE, socket.MSG_CMSG_CLOEXEC
         )
-        descriptors: list[int] = []
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                descriptors += array.array("i", payload)
-        return data, descriptors, bool(flags & socket.MSG_CTRUNC)
+                self.descriptors += array.array("i", payload)
+        return data, bool(flags & socket.MSG_CTRUNC)
 
     def _send_rest(self, views: list[memoryview], sent: int) -> None:
         while True:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     Word = str | bytes | os.PathLike[str] | os.PathLike[bytes]
     Stream = int | _HasFileno
 
+#: epoll(7) costs more to set up than poll(2); eventlet has neither
+_Selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 _SHOWN = 300  # characters of a command in a message
 _START_WITHIN = 60.0  # seconds: sudo may ask a server
 _GRACE = 1.0  # seconds by which the engine's deadline is later: it kills the worker
@@ -112,11 +114,9 @@ class Client:
         while True:
             process, exchange = self._begin_exchange(words, given, deadline)
             try:
-                in_time = _move(process, exchange, deadline)
-                if not in_time:
-                    process.kill_group_and_wait()
-                    raise _late(words, timeout)
-                return Completed(process.finish(), *exchange.written())
+                if _move(process, exchange, deadline):
+                    return Completed(process.finish(), *exchange.written())
+                process.kill_group_and_wait()
             except NotStarted:
                 continue
             except BaseException:
@@ -124,12 +124,13 @@ class Client:
                 raise
             finally:
                 exchange.close()
+            raise _late(words, timeout)
 
     async def aexecute(
         self,
         command: Sequence[Word],
         stdin: str | bytes | None = None,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as of execute
     ) -> Completed:
         """Run a command as `execute` does, and let the event loop run meanwhile.
 
@@ -223,7 +224,7 @@ class Client:
             own.append(Fd(workers_line.detach()))
             own.append(Fd(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)))
             lent += [None if each is None else Fd(each) for each in streams]
-            arguments = ([*words], own[1], lent, own[0])
+            arguments = ([*words], own[1], *lent, own[0])
             call = self._client.begin(_RUN, arguments, deadline + _GRACE)
         except BaseException:
             line.close()
@@ -273,7 +274,7 @@ def _let_go(begun: asyncio.Future[tuple[Process, Exchange]]) -> None:
 
 def _move(process: Process, exchange: Exchange, deadline: float) -> bool:
     """Move what comes and goes until the end; return False if that is not in time."""
-    with selectors.DefaultSelector() as selector:
+    with _Selector() as selector:
         for descriptor, action in exchange.readers.items():
             selector.register(descriptor, selectors.EVENT_READ, action)
         for descriptor, action in exchange.writers.items():

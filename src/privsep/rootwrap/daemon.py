@@ -53,7 +53,7 @@ def main() -> NoReturn:
     umask = os.umask(_OTHERS_WRITE)
 
     def load() -> Context:
-        """Have commands get what they get in one-shot mode, where the engine differs."""
+        """Have commands get what they get in one-shot mode, where engines differ."""
         os.umask(umask | _OTHERS_WRITE)
         if os.geteuid() == 0:
             become(User(pwd.getpwuid(0)))  # so that its commands need not

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from time import monotonic
 
 from privsep.rootwrap import executables
 from privsep.rootwrap.errors import BadPolicy, Differs, Missing, Untrusted
@@ -36,6 +37,7 @@ _Reason = tuple["Filter", str]
 _KILL = "kill"
 _MOST_REASONS = 3
 _MOST_SHOWN = 300
+_USER_HOLDS = 1.0  # seconds: groups may come from a server
 
 
 class User:
@@ -49,6 +51,10 @@ class User:
         self.gid = entry.pw_gid
         self.home = entry.pw_dir
         self.groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+
+
+#: by name, and until when on the monotonic clock
+_users: dict[str, tuple[User, float]] = {}
 
 
 class Verdict:
@@ -281,11 +287,17 @@ def _match_within(
 
 
 def _user(decider: Filter) -> User:
-    try:
-        return User(pwd.getpwnam(decider.run_as))
-    except KeyError:
-        msg = f"there is no user {decider.run_as!r} on this system"
-        raise BadPolicy(decider.place, msg) from None
+    """Return as whom a filter's commands run; the system is asked once a second."""
+    name, now = decider.run_as, monotonic()
+    user, until = _users.get(name, (None, 0.0))
+    if user is None or until <= now:
+        try:
+            user = User(pwd.getpwnam(name))
+        except KeyError:
+            msg = f"there is no user {name!r} on this system"
+            raise BadPolicy(decider.place, msg) from None
+        _users[name] = user, now + _USER_HOLDS
+    return user
 
 
 def _refusal(words: tuple[str, ...], reasons: list[_Reason]) -> str:

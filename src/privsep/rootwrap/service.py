@@ -19,14 +19,11 @@ from privsep.rootwrap.judge import BAD_POLICY, judge
 from privsep.rootwrap.launch import launch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from privsep.rootwrap.policy import Policy
 
 STARTED = b"s"  #: what the worker says on the line
 _NULL = 0  # a worker's own standard input
 _BYTES = frozenset({bytes})
-_STREAMS = (frozenset({Fd, type(None)}), frozenset({Fd}), frozenset({Fd}))
 
 
 class Service:
@@ -36,18 +33,24 @@ class Service:
         self._policy = policy
 
     def run(
-        self, words: object, directory: object, streams: object, line: object
+        self,
+        words: object,
+        directory: object,
+        stdin: object,
+        stdout: object,
+        stderr: object,
+        line: object,
     ) -> int:
         """Run a command, and return what it ended with.
 
         Args:
             words: the command, a list of bytes.
-            directory: where it runs, a descriptor.
-            streams: its standard input, output and error, a list of descriptors; the
-                first may be None: nothing can be read.
-            line: a socket, its descriptor, on which the worker says `STARTED`, and the
-                client may send signals, a byte each; a negative one is for the
-                process group.
+            directory: where it runs; this and all that follows are descriptors.
+            stdin: its standard input; None: nothing can be read.
+            stdout: its standard output.
+            stderr: its standard error.
+            line: a socket on which the worker says `STARTED`, and the client may
+                send signals, a byte each; a negative one is for the process group.
 
         Returns:
             The exit status; minus the signal, if one ended it; 96 to 99 if nothing
@@ -58,34 +61,34 @@ class Service:
             OSError: the directory is none, or is out of reach; the line is none.
 
         """
-        if not (
-            type(words) is list
-            and _BYTES.issuperset(map(type, words))
-            and type(directory) is Fd
-            and type(streams) is list
-            and len(streams) == len(_STREAMS)
-            and all(type(x) in kinds for x, kinds in zip(streams, _STREAMS, strict=True))
-            and type(line) is Fd
+        if (
+            type(words) is not list
+            or not _BYTES.issuperset(map(type, words))
+            or type(directory) is not Fd
+            or type(stdout) is not Fd
+            or type(stderr) is not Fd
+            or type(line) is not Fd
+            or not (stdin is None or type(stdin) is Fd)
         ):
             raise Refused("a command is a list of bytes, with its open files")
         with socket.socket(fileno=line.fileno()) as talk:
             line.detach()
             try:
                 os.fchdir(directory.fileno())
-                numbers = [_NULL if each is None else each.fileno() for each in streams]
-                pid, status = self._start(list(map(os.fsdecode, words)), numbers)
+                pid, status = self._start(
+                    list(map(os.fsdecode, words)),
+                    _NULL if stdin is None else stdin.fileno(),
+                    stdout.fileno(),
+                    stderr.fileno(),
+                )
             finally:
                 os.chdir("/")  # what a worker stays in cannot be unmounted
-                for each in filter(None, (directory, *streams)):
+            for each in (stdin, stdout, stderr):
+                if each is not None:
                     each.close()  # or the client never sees the end of the output
-            if pid is None:
-                return status
-            _send(talk, STARTED)
-            return _wait(pid, talk)
+            return status if pid is None else _attend(pid, talk)
 
-    def _start(
-        self, words: Sequence[str], streams: Sequence[int]
-    ) -> tuple[int | None, int]:
+    def _start(self, words: list[str], *streams: int) -> tuple[int | None, int]:
         """Judge a command and start it; return its pid, or None and why not."""
         try:
             verdict = judge(words, self._policy)
@@ -98,21 +101,23 @@ class Service:
             return pid, verdict.status
 
 
-def _send(line: socket.socket, data: bytes) -> None:
+def _attend(pid: int, line: socket.socket) -> int:
+    """Pass on signals to a child until it has ended; return its status."""
+    _say_started(line)
     try:
-        line.send(data, socket.MSG_DONTWAIT)
-    except OSError:  # the client has gone
-        pass
+        _pass_signals(pid, line)
+    finally:
+        status = os.waitpid(pid, 0)[1]
+    return os.waitstatus_to_exitcode(status)
 
 
-def _wait(pid: int, line: socket.socket) -> int:
-    """Wait until a child has ended, and pass on signals to it; return its status."""
+def _pass_signals(pid: int, line: socket.socket) -> None:
     ended = os.pidfd_open(pid)
     try:
         poll = select.poll()
         poll.register(ended, select.POLLIN)
         poll.register(line, select.POLLIN)
-        while (ready := poll.poll()) and (ended, select.POLLIN) not in ready:
+        while (ended, select.POLLIN) not in poll.poll():
             numbers = _receive(line)
             for number in numbers:
                 _send_signal(pid, number)
@@ -120,7 +125,13 @@ def _wait(pid: int, line: socket.socket) -> int:
                 poll.unregister(line)
     finally:
         os.close(ended)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _say_started(line: socket.socket) -> None:
+    try:
+        line.send(STARTED, socket.MSG_DONTWAIT)
+    except OSError:  # the client has gone
+        pass
 
 
 def _receive(line: socket.socket) -> memoryview:
