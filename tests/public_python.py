@@ -26,18 +26,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _LAUNCHER_NAME = "privsep-daemon"
+_ROOTWRAP_NAME = "privsep-rootwrap-daemon"
 _LEFT_OUT = ("site-packages", "test", "config-*", "ensurepip", "idlelib", "tkinter")
 _SUDOERS = Path("/etc/sudoers.d")
 _DOAS_CONF = Path("/etc/doas.conf")
 
 
 class PublicPython:
-    """The interpreter `executable`, and the daemon's command `launcher`."""
+    """The interpreter `executable`, and the commands of daemons beside it."""
 
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
         self.executable = str(prefix / "bin" / "python3")
         self.launcher = str(prefix / "bin" / _LAUNCHER_NAME)
+        self.rootwrap_daemon = str(prefix / "bin" / _ROOTWRAP_NAME)
 
     def begin(
         self, script: str, *arguments: object, **options: Unpack[scripts.Options]
@@ -123,10 +125,10 @@ def _environment(prefix: Path, base: Path) -> PublicPython:
         dirs_exist_ok=True,
         ignore=shutil.ignore_patterns("__pycache__", ".*"),
     )
-    launcher = Path(python.launcher)
-    script = Path(__file__).parent.parent / "scripts" / _LAUNCHER_NAME
-    launcher.write_text(script.read_text())
-    launcher.chmod(0o755)
+    for place in (Path(python.launcher), Path(python.rootwrap_daemon)):
+        script = Path(__file__).parent.parent / "scripts" / place.name
+        place.write_text(script.read_text())
+        place.chmod(0o755)
     return python
 
 
@@ -164,13 +166,17 @@ def user_entry(unprivileged_user: str) -> pwd.struct_passwd:
 @pytest.fixture
 def sudoers_rule(
     unprivileged_user: str, public_python: PublicPython
-) -> Iterator[Callable[[str], None]]:
-    """A function that lets the user start one context's daemon through sudo."""
+) -> Iterator[Callable[[str | list[str]], None]]:
+    """A function that lets the user start one daemon through sudo.
+
+    Which is said by the variable of a context, or by the words of a command.
+    """
     _need("sudo", "visudo")
     file = _SUDOERS / unprivileged_user
 
-    def allow(variable: str) -> None:
-        command = f"{public_python.launcher} {variable}".replace(":", r"\:")
+    def allow(daemon: str | list[str]) -> None:
+        words = [public_python.launcher, daemon] if isinstance(daemon, str) else daemon
+        command = " ".join(words).replace(":", r"\:")
         rule = f"{unprivileged_user} ALL=(root) NOPASSWD: {command}\n"
         with tempfile.NamedTemporaryFile("w") as draft:
             draft.write(rule)

@@ -11,6 +11,7 @@ import math
 import os
 import selectors
 import weakref
+from concurrent.futures import Future
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -97,7 +98,8 @@ class Client:
         Args:
             command: its words.
             stdin: what it can read.
-            timeout: seconds after which its process group is killed; None: never.
+            timeout: seconds after which its process group is killed, the start of the
+                daemon not counted; None: never.
 
         Returns:
             What it ended with, as `Process.returncode` has it, and what it wrote.
@@ -110,6 +112,7 @@ class Client:
 
         """
         words, given = _words(command), _given(stdin)
+        self._client.ensure_started()
         deadline = _deadline(timeout)
         while True:
             process, exchange = self._begin_exchange(words, given, deadline)
@@ -137,6 +140,8 @@ class Client:
         If the task is cancelled, the command's process group is killed.
         """
         words, given = _words(command), _given(stdin)
+        if not self._client.is_started():
+            await asyncio.to_thread(self._client.ensure_started)
         deadline = _deadline(timeout)
         while True:
             process, exchange = await self._begin_in_thread(words, given, deadline)
@@ -253,23 +258,30 @@ class Client:
         self, words: tuple[bytes, ...], given: bytes | None, deadline: float
     ) -> tuple[Process, Exchange]:
         """Do so in a thread: the daemon may have to be started, or be waited for."""
-        begun = asyncio.ensure_future(
-            asyncio.to_thread(self._begin_exchange, words, given, deadline)
-        )
+        # Not the task of asyncio.to_thread(), whose result a loop that ends loses.
+        begun: Future[tuple[Process, Exchange]] = Future()
+        begun.set_running_or_notify_cancel()
+
+        def begin() -> None:
+            try:
+                begun.set_result(self._begin_exchange(words, given, deadline))
+            except BaseException as error:  # noqa: BLE001 - it is the awaiter's
+                begun.set_exception(error)
+
+        asyncio.get_running_loop().run_in_executor(None, begin)
         try:
-            return await asyncio.shield(begun)
+            return await asyncio.wrap_future(begun)
         except asyncio.CancelledError:
             begun.add_done_callback(_let_go)
             raise
 
 
-def _let_go(begun: asyncio.Future[tuple[Process, Exchange]]) -> None:
+def _let_go(begun: Future[tuple[Process, Exchange]]) -> None:
     """End what nobody waits for."""
-    if begun.cancelled() or begun.exception() is not None:
-        return
-    process, exchange = begun.result()
-    process.kill_group()
-    exchange.close()
+    if begun.exception() is None:
+        process, exchange = begun.result()
+        process.kill_group()
+        exchange.close()
 
 
 def _move(process: Process, exchange: Exchange, deadline: float) -> bool:

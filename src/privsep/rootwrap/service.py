@@ -82,8 +82,8 @@ class Service:
                     stderr.fileno(),
                 )
             finally:
-                os.chdir("/")  # what a worker stays in cannot be unmounted
-            for each in (stdin, stdout, stderr):
+                os.chdir("/")  # what is in use cannot be unmounted
+            for each in (directory, stdin, stdout, stderr):
                 if each is not None:
                     each.close()  # or the client never sees the end of the output
             return status if pid is None else _attend(pid, talk)
