@@ -3,7 +3,9 @@
 import importlib
 import os
 import socket
+import subprocess
 import sys
+from functools import partial
 
 from benchmarks.contestants.measure import (
     Round,
@@ -74,6 +76,12 @@ def sudo_pass() -> Round:
     return command("sudo", "-n", *PASS)
 
 
+def true_with_pipes() -> Round:
+    """Run true with pipes for its output."""
+    run = partial(subprocess.run, ["/bin/true"], capture_output=True, check=True)
+    return latency(run)
+
+
 if __name__ == "__main__":
     serve(
         {
@@ -82,6 +90,7 @@ if __name__ == "__main__":
             "pass": lambda: command(*PASS),
             "sudo-pass": sudo_pass,
             "true": lambda: command("true"),
+            "true-with-pipes": true_with_pipes,
             "getppid": lambda: latency(os.getppid),
         }
     )
