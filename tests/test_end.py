@@ -360,7 +360,7 @@ def test_a_call_that_cannot_even_be_asked_for_ends(plain: Service) -> None:
             pytest.raises(privsep.CallTimeout, match=r"took no request|not gone"),
         ):
             calls = [threads.submit(plain.short_sleep, 5) for _ in range(2)]
-            done, _ = wait(calls, 5)
+            done, _ = wait(calls, WITHIN)
             os.kill(pid, signal.SIGCONT)
             assert len(done) == 2
             calls[1].result()
