@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import privsep
 from privsep._lockdown import libc
@@ -81,6 +81,20 @@ def open_and_wait_briefly(begun: str, fifo: str) -> str:
 
 def fail(kind: str, *arguments: object) -> None:
     raise getattr(builtins, kind)(*arguments)
+
+
+class _Guarded(type):
+    def __getattribute__(cls, name: str) -> NoReturn:
+        raise RuntimeError(name)
+
+
+class _OfGuardedClass(ValueError, metaclass=_Guarded):
+    pass
+
+
+def fail_with_guarded_class() -> None:
+    """Raise an exception of which the class cannot be asked anything."""
+    raise _OfGuardedClass
 
 
 def exit_with(status: int) -> None:
@@ -172,6 +186,7 @@ class Service:
         self.open_and_wait = expose(open_and_wait)
         self.tell_and_wait = expose(tell_and_wait)
         self.fail = expose(fail)
+        self.fail_with_guarded_class = expose(fail_with_guarded_class)
         self.exit_with = expose(exit_with)
         self.kill_self = expose(kill_self)
         self.log_message = expose(log_message)
