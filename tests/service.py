@@ -225,6 +225,20 @@ network_nobody = privsep.Context(
     "network_nobody", capabilities=["CAP_NET_ADMIN"], user="nobody", timeout=120.0
 )
 
+# Two capabilities: of root, of another user, and of the programs that it runs.
+_TWO = ("CAP_NET_ADMIN", "CAP_SYS_ADMIN")
+two = privsep.Context("two", capabilities=_TWO, timeout=120.0)
+two_nobody = privsep.Context(
+    "two_nobody", capabilities=_TWO, user="nobody", timeout=120.0
+)
+two_inherited = privsep.Context(
+    "two_inherited",
+    capabilities=_TWO,
+    user="nobody",
+    timeout=120.0,
+    sandbox=privsep.Sandbox(inherit_capabilities=True, write=None),
+)
+
 services = {
     context.name: Service(context)
     for context in (
@@ -236,5 +250,8 @@ services = {
         network,
         spacious,
         network_nobody,
+        two,
+        two_nobody,
+        two_inherited,
     )
 }
