@@ -841,6 +841,9 @@ def test_an_older_abi_does_what_it_can(
     assert [r.getMessage().partition("sandbox: ")[2] for r in caplog.records] == (
         [", ".join(missing)] if missing else []
     )
+    status = jail.context.status()
+    assert status.not_enforced == tuple(missing)
+    assert status.landlock_abi == abi
     assert jail.write(f"{tree}/in/new", "text") == 4
     with refused():
         jail.write(f"{tree}/out/new", "text")

@@ -27,6 +27,7 @@ from privsep._daemon.audit.messages import (
     TEXT_SIZE,
 )
 from privsep._daemon.audit.summary import summary
+from privsep._daemon.exceptions import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,8 +92,7 @@ class Recorder:
     def raised(self, error: BaseException) -> None:
         """Note how the call ended: by this exception, of which the class is told."""
         if self._begun is not None:
-            kind = type(error)
-            shown = f"{kind.__module__}.{kind.__qualname__}"
+            shown = ".".join(name_of(type(error)))
             self._outcome = RAISED
             self._error = shown.encode("utf-8", "backslashreplace")[:NAME_SIZE]
 
