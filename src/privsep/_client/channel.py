@@ -23,6 +23,7 @@ from privsep._client.logs import handle_record
 from privsep._wire.control import FATE_SIZE, KILL, Ending, Fate
 from privsep._wire.frames import (
     CALL_HEADER,
+    Declined,
     DescriptorsLost,
     Frames,
     FrameTooLarge,
@@ -35,7 +36,7 @@ from privsep._wire.values import (
     LimitExceeded,
     UnsupportedType,
     decode,
-    decode_with_files,
+    decode_with,
 )
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 _TIMEVAL = struct.Struct("@ll")
 _FATE_TIMEOUT = 1.0
+_TIMER_SLACK = 0.01  # seconds: less is not worth a system call
 _LONGEST_TIMEOUT = 1e9  # seconds: what a timer takes; no call will see its end
 
 
@@ -71,9 +73,11 @@ class Channel:
         self._context = context
         self._sock = sock
         self._fate = fate
-        self._frames = Frames(sock, context.max_message)
-        self._encoder = Encoder(files=True)
-        self._timeout = math.inf
+        self._frames = Frames(
+            sock, context.max_message, self._renew_timer, self._renew_timer
+        )
+        self._encoder = Encoder(beside=True)
+        self._timeout = self._deadline = math.inf
         sock.settimeout(None)  # not socket.setdefaulttimeout()'s
         self._fresh = True
         # gevent and eventlet put sockets of their own in place; these never
@@ -109,24 +113,26 @@ class Channel:
             raise self._cannot_send(error, entry, args, kwargs) from None
         name = entry.wire_name
         length = CALL_HEADER.size + len(name) + len(body)
-        if length > self._context.max_message:
-            raise self._too_large(entry, length)
+        if length > self._context.max_message or self._encoder.something_beside:
+            self._check_size(entry, length)
         head = entry.head.pack(length, Kind.CALL, timeout, level, len(name), name)
         if timeout != self._timeout:
             self._set_timeout(timeout)
+        self._deadline = deadline
         self.usable = False
         try:
-            if self._encoder.files:
-                self._send_with_files(head, body)
+            if self._encoder.something_beside:
+                self._send_beside(head, body)
             else:
                 self._frames.send_parts(head, body)
-        except NothingSent:
-            raise self._why_nothing_sent(entry) from None
+        except (NothingSent, Declined) as why:
+            return self._not_sent(entry, deadline, why)
         except OSError as error:
             # The deadline has passed, or the worker has gone and perhaps left a
             # BYE: receiving finds out.
             if not self._is_own(error):
                 raise
+            self._renew_timer()
         self._fresh = False
         event: _Event
         try:
@@ -157,12 +163,15 @@ class Channel:
         )
         return errors.Unserializable(msg)
 
-    def _too_large(self, entry: Entry, length: int) -> errors.MessageTooLarge:
-        msg = (
-            f"the arguments of {entry.name}() make a message of {length} bytes, the "
-            f"limit is {self._context.max_message} (max_message=)"
-        )
-        return errors.MessageTooLarge(msg)
+    def _check_size(self, entry: Entry, length: int) -> None:
+        size = length + self._encoder.size_beside()
+        if size > self._context.max_message:
+            self._encoder.clear()
+            msg = (
+                f"the arguments of {entry.name}() make a message of {size} bytes, the "
+                f"limit is {self._context.max_message} (max_message=)"
+            )
+            raise errors.MessageTooLarge(msg)
 
     def _unsupported(self, args: tuple[object, ...], kwargs: dict[str, object]) -> str:
         for place, value in [*enumerate(args, start=1), *kwargs.items()]:
@@ -170,6 +179,7 @@ class Channel:
                 self._encoder.encode(value)
             except UnsupportedType:
                 return f"argument {place}"
+        self._encoder.clear()
         return "an argument"
 
     def _set_timeout(self, seconds: float) -> None:
@@ -185,6 +195,19 @@ class Channel:
         value = _TIMEVAL.pack(whole, int((most - whole) * 1e6))
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+    def _not_sent(
+        self, entry: Entry, deadline: float, why: NothingSent | Declined
+    ) -> object:
+        if isinstance(why, Declined):
+            return self._receive(entry, deadline, (Kind.ERR, why.answer))
+        raise self._why_nothing_sent(entry) from None
+
+    def _renew_timer(self) -> None:
+        """Have it count what is left, as it begins anew with each part of a message."""
+        left = self._deadline - monotonic()
+        if self._timeout - left > _TIMER_SLACK:
+            self._set_timeout(left)
 
     def _is_own(self, error: OSError) -> bool:
         """Return whether the socket raised it, and not a signal's handler."""
@@ -205,8 +228,8 @@ class Channel:
                 raise rebuild(decode(event[1]), self._context)
             elif event[0] == Kind.LOG:
                 handle_record(cast("dict[str, object]", decode(event[1])))
-            elif event[0] == Kind.ATTACH:
-                return self._receive_with_files(entry)
+            elif event[0] in (Kind.ATTACH, Kind.SEGMENTS):
+                return self._receive_beside(entry, *event)
             elif event[0] == Kind.BYE:
                 raise NotStarted
             try:
@@ -214,19 +237,21 @@ class Channel:
             except (OSError, FrameTooLarge) as error:
                 event = error
 
-    def _send_with_files(self, head: bytes, body: bytes) -> None:
-        files = self._encoder.files
+    def _send_beside(self, head: bytes, body: bytes) -> None:
+        encoder = self._encoder
         try:
-            self._frames.send_attached(head, body, files)
+            self._frames.send_beside(head, body, encoder.files, encoder.segments)
         finally:
-            files.clear()
+            encoder.clear()
 
-    def _receive_with_files(self, entry: Entry) -> object:
-        """Receive the reply that brings descriptors, and return what it holds."""
+    def _receive_beside(
+        self, entry: Entry, kind: int, body: bytes | memoryview
+    ) -> object:
+        """Receive the reply that is announced, and return what it holds."""
         try:
-            _, body, descriptors = self._frames.receive_attached()
-        except DescriptorsLost as error:
-            self.usable = True
+            _, body, beside = self._frames.receive_beside(kind, body)
+        except (DescriptorsLost, FrameTooLarge) as error:
+            self.usable = isinstance(error, DescriptorsLost)
             msg = f"the result of {entry.name}() cannot be received: {error}"
             raise errors.MessageTooLarge(msg) from None
         except OSError as error:
@@ -235,7 +260,7 @@ class Channel:
             late = isinstance(error, (BlockingIOError, TimeoutError))
             raise self._fate_of(entry, overran=late) from None
         self.usable = True
-        return decode_with_files(body, descriptors)
+        return decode_with(body, *beside)
 
     def _handle_trouble(
         self, entry: Entry, deadline: float, event: OSError | FrameTooLarge | None
