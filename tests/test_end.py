@@ -397,6 +397,6 @@ def test_a_channel_that_a_signals_handler_took_from_its_call_is_replaced(
     lost = client.ensure_started().pool.idle.pop()
     sockets = lost._sock, lost._fate
     del lost
-    service.short_sleep(0)
+    assert service.echo(2) == 2
     for sock in sockets:
         sock.close()
