@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import stat
 import struct
 import sys
 
@@ -31,6 +32,8 @@ else:
 _USAGE = "usage: privsep-daemon MODULE:CONTEXT (privsep starts it)"
 _NO_SOCKET = "standard input is not a control socket"
 _SO_PEERGROUPS = 59
+_WAITING = b"privsep-daemon: waiting for the path of a socket\n"
+_LONGEST_PATH = 4096
 _MOST_BYTES = 1024  # as many as getsockopt() takes
 _CREDENTIALS = struct.Struct("iII")
 _MOST_WORDS = 16 * 1024  # bytes
@@ -44,10 +47,9 @@ class _Caller:
         size = _CREDENTIALS.size
         option = control.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, size)
         _, self.uid, self.gid = _CREDENTIALS.unpack(option)
-
-    def is_who_asked(self) -> bool:
-        """Return whether the helper (sudo, doas) does not name somebody else."""
-        return os.environ.get("SUDO_UID", str(self.uid)) == str(self.uid)
+        named = os.environ.get("SUDO_UID", str(self.uid))
+        if named != str(self.uid):
+            _end(f"the control socket is uid {self.uid}'s, and SUDO_UID is {named}")
 
     def groups(self) -> frozenset[int]:
         """Return its groups, by number; of more than 256, the first alone."""
@@ -59,23 +61,37 @@ class _Caller:
             return frozenset((self.gid,))
         return frozenset((self.gid, *struct.unpack(f"{len(option) // 4}I", option)))
 
+    def refuse(self, reason: str) -> NoReturn:
+        """Send the reason, as FAILED, and end.
+
+        It is written by hand: what writes messages otherwise is not judged yet.
+        """
+        words = reason.encode("utf-8", "backslashreplace")[:_MOST_WORDS]
+        size = struct.pack("!H", len(words))
+        try:
+            self._control.send(b"\x93\x02\xda" + size + words + b"\xa0")
+        except OSError:
+            pass
+        os._exit(1)
+
 
 def main() -> NoReturn:
     """Be the daemon of the context that the only argument names."""
     _take_over()
-    control = _control_socket()
-    if control is None:
-        _end(_NO_SOCKET)
-    caller = _Caller(control)
-    if not caller.is_who_asked():
-        _end(f"the control socket is uid {caller.uid}'s, and not SUDO_UID's")
+    caller = None
+    if not stat.S_ISFIFO(os.fstat(0).st_mode):
+        caller = _Caller(_control_socket())
     try:
-        said = _judge(caller)
+        said = rules.read(sys.argv[2])
+        _signal.setitimer(_signal.ITIMER_REAL, said.deadline)
+        if caller is None:
+            caller = _Caller(_socket_by_path())
+        _judge(caller, said)
+        from privsep._start import helper  # noqa: PLC0415 - now it is judged
     except (PrivsepError, OSError) as error:
-        _refuse(control, str(error))
-    control.detach()
-    from privsep._start import helper  # noqa: PLC0415 - now it is judged
-
+        if caller is None:
+            _end(str(error))
+        caller.refuse(str(error))
     helper.serve_judged(sys.argv[2], said)
 
 
@@ -95,36 +111,76 @@ def _take_over() -> None:
         _end(_USAGE)
 
 
-def _control_socket() -> _socket.socket | None:
+def _control_socket() -> _socket.socket:
     try:
         control = _socket.socket(fileno=0)
     except OSError:
-        return None
-    if (control.family, control.type) == (_socket.AF_UNIX, _socket.SOCK_SEQPACKET):
-        return control
-    control.detach()
-    return None
+        _end(_NO_SOCKET)
+    if (control.family, control.type) != (_socket.AF_UNIX, _socket.SOCK_SEQPACKET):
+        _end(_NO_SOCKET)
+    return control
 
 
-def _judge(caller: _Caller) -> rules.Rules:
-    """Return what root says of the context, after all has been looked at.
+def _socket_by_path() -> _socket.socket:
+    """Connect to where the caller listens, as standard input says.
+
+    That is a pipe where sudo logs what is typed.  The path is opened with the caller's
+    own rights, so nothing can be learnt or reached by it that he could not anyway; then
+    it is connected to as root, as he expects.
+    """
+    ids = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+    if not all(map(str.isdecimal, ids)):
+        _end(_NO_SOCKET)
+    os.write(2, _WAITING)
+    path = b""
+    while not path.endswith(b"\n"):
+        piece = os.read(0, _LONGEST_PATH)
+        path += piece
+        if not piece or len(path) > _LONGEST_PATH:
+            _end(f"{_NO_SOCKET}, and says no path of one")
+    try:
+        held = _open_as(int(ids[0]), int(ids[1]), path[:-1])
+        control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        control.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+        control.connect(f"/proc/self/fd/{held}")
+        os.close(held)
+    except (OSError, ValueError) as error:  # a NUL in the path
+        _end(f"there is no control socket of uid {ids[0]} at its path: {error}")
+    os.dup2(control.fileno(), 0)
+    return control
+
+
+def _open_as(uid: int, gid: int, path: bytes) -> int:
+    """Return a descriptor of a file that may be of any kind, opened by another user."""
+    before = os.getgroups(), os.getegid(), os.geteuid()
+    os.setgroups(())
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    finally:
+        os.seteuid(before[2])
+        os.setegid(before[1])
+        os.setgroups(before[0])
+
+
+def _judge(caller: _Caller, said: rules.Rules) -> None:
+    """Look at who calls, and at whose this program is, before more of it is loaded.
 
     Raises:
         PrivsepError: the start is refused.
         OSError: something cannot be looked at.
 
     """
-    launcher, variable = sys.argv[1:]
-    said = rules.read(variable)
     if not said.may_start(caller.uid, caller.groups()):
         raise PrivsepError(f"{said.path} does not let uid {caller.uid} start it")
-    _signal.setitimer(_signal.ITIMER_REAL, said.deadline)
     gate = Gate(said.owners, said.path)
-    gate.check(launcher)
+    gate.check(sys.argv[1])
     gate.check_loaded()
     gate.come_first()
     _read_site(gate)
-    return said
+    if gate.refused is not None:  # and site went on
+        raise gate.refused
 
 
 def _read_site(gate: Gate) -> None:
@@ -141,19 +197,6 @@ def _read_site(gate: Gate) -> None:
     site.main()
     site.addpackage = add_package
     gate.come_first()
-
-
-def _refuse(control: _socket.socket, reason: str) -> NoReturn:
-    """Send the reason to the caller, as FAILED, and end.
-
-    It is written by hand: what writes messages otherwise is not judged yet.
-    """
-    words = reason.encode("utf-8", "backslashreplace")[:_MOST_WORDS]
-    try:
-        control.send(b"\x93\x02\xda" + struct.pack("!H", len(words)) + words + b"\xa0")
-    except OSError:
-        pass
-    os._exit(1)
 
 
 def _end(reason: str) -> NoReturn:

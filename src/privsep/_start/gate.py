@@ -32,7 +32,12 @@ class Gate:
         owners: uids whose files are trusted as root's are.
         rules: the path of root's file for the context, for the remedy.
 
+    Attributes:
+        refused: what was refused last, be it that whoever imported it went on.
+
     """
+
+    refused: trust.Untrusted | None = None
 
     def __init__(self, owners: Iterable[int], rules: str) -> None:
         self._trusted = (*trust.trusted_users(), *owners)
@@ -53,6 +58,9 @@ class Gate:
 
         """
         self.check(sys.executable)
+        program = os.path.dirname(sys.executable)
+        for directory in (program, os.path.dirname(program)):
+            self._check_if_there(f"{directory}/pyvenv.cfg")
         for directory in sys.path:
             self._check_if_there(directory)
         for module in list(sys.modules.values()):
@@ -76,7 +84,8 @@ class Gate:
                 raise trust.refusal(status, directory)
             self._look_at(path)
         except trust.Untrusted as error:
-            raise self._explained(error) from None
+            self.refused = self._explained(error)
+            raise self.refused from None
 
     def _check_if_there(self, path: str) -> None:
         try:

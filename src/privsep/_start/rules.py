@@ -96,7 +96,7 @@ def read(variable: str) -> Rules:
             raise _bad(rules, f"no key {key!r}; there are: {', '.join(_KEYS)}")
         try:
             setattr(rules, key, _KEYS[key](value))
-        except (LookupError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise _bad(rules, f"{key}: {error}") from error
     return rules
 
@@ -112,11 +112,15 @@ def _list(value: object) -> list[object]:
     raise ValueError(msg)
 
 
-def _ids(value: object, look_up: Callable[[str], int]) -> frozenset[int]:
+def _ids(value: object, kind: str, look_up: Callable[[str], int]) -> frozenset[int]:
     ids = set()
     for item in _list(value):
         if isinstance(item, str):
-            ids.add(look_up(item))
+            try:
+                ids.add(look_up(item))
+            except KeyError:
+                msg = f"there is no {kind} {item!r} on this system"
+                raise ValueError(msg) from None
         elif isinstance(item, int) and not isinstance(item, bool) and item >= 0:
             ids.add(item)
         else:
@@ -128,13 +132,13 @@ def _ids(value: object, look_up: Callable[[str], int]) -> frozenset[int]:
 def _users(value: object) -> frozenset[int]:
     import pwd  # noqa: PLC0415 - only with a file
 
-    return _ids(value, lambda name: pwd.getpwnam(name).pw_uid)
+    return _ids(value, "user", lambda name: pwd.getpwnam(name).pw_uid)
 
 
 def _groups(value: object) -> frozenset[int]:
     import grp  # noqa: PLC0415 - only with a file
 
-    return _ids(value, lambda name: grp.getgrnam(name).gr_gid)
+    return _ids(value, "group", lambda name: grp.getgrnam(name).gr_gid)
 
 
 def _units(value: object) -> frozenset[str]:
