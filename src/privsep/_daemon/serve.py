@@ -78,10 +78,8 @@ class Logging:
         """Log from `level` on, as the client of the call that begins handles it."""
         self.install()
         if self._sender is not None:
-            from privsep._daemon import records  # noqa: PLC0415
-
             self.use_frames(frames)
-            records.set_level(level)
+            self._sender.set_level(level)
             self.level = level
 
 
