@@ -215,11 +215,35 @@ def test_max_message_counts_large_arguments(bounded: Large) -> None:
 
 
 def test_max_message_counts_large_results(bounded: Large) -> None:
+    worker = bounded.worker()
     for count, size in ((1, MOST), (8, MEBIBYTE), (2, MOST // 2)):
         with pytest.raises(privsep.MessageTooLarge, match=f"limit is {MOST}"):
             bounded.make(count, size)
         assert bounded.make(1, 5) == [bytes(5)]
+        assert bounded.worker() == worker
     assert bounded.make(1, MOST - 1000) == [bytes(MOST - 1000)]
+
+
+def test_a_daemon_declines_what_only_its_client_takes(bounded: Large) -> None:
+    bounded.context.max_message = 2 * MOST
+    try:
+        worker = bounded.worker()
+        with pytest.raises(privsep.MessageTooLarge, match=f"limit is {MOST}"):
+            bounded.take(bytes(MOST + 1))
+        assert bounded.take(b"next") == {"0": 4}
+        assert bounded.worker() == worker
+    finally:
+        bounded.context.max_message = MOST
+
+
+def test_a_client_declines_what_only_its_daemon_sends(bounded: Large) -> None:
+    bounded.context.max_message = 2 * MEBIBYTE
+    try:
+        with pytest.raises(privsep.MessageTooLarge, match=f"limit is {2 * MEBIBYTE}"):
+            bounded.make(1, 2 * MEBIBYTE + 1)
+        assert bounded.make(1, 5) == [bytes(5)]
+    finally:
+        bounded.context.max_message = MOST
 
 
 def test_files_of_a_message_that_is_too_large_do_not_go_with_the_next(
