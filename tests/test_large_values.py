@@ -19,6 +19,7 @@ from conftest import METHOD
 from hostile import (
     BYE,
     CALL,
+    ENDED,
     ERR,
     FATE,
     HEADER,
@@ -454,11 +455,14 @@ def test_segments_and_descriptors_come_in_this_order_only(daemon: Daemon) -> Non
     daemon.check_unharmed()
 
 
-def test_a_large_reply_that_nobody_takes_is_given_up(daemon: Daemon) -> None:
+@pytest.mark.parametrize("kind", [CALL, ERR, SEGMENTS])
+def test_a_large_reply_that_nobody_takes_is_given_up(daemon: Daemon, kind: int) -> None:
     line = daemon.open_line()
     line.send_frame(CALL, call_body(daemon.name("make_bytes"), pack(MEBIBYTE)))
     assert line.receive_frame() == (SEGMENTS, struct.pack("!I", MEBIBYTE))
-    line.send_frame(CALL, call_body(daemon.name("echo"), pack(1)))  # no answer to it
+    line.send_frame(kind, b"no answer to it")
+    ending, status, _ = line.read_fate()
+    assert (ending, status) == (ENDED, 0)
     with pytest.raises((EOFError, ConnectionError)):
         while True:
             assert line.receive_frame()[0] == BYE
