@@ -8,18 +8,15 @@ quarter of a call, this costs nothing.
 
 from __future__ import annotations
 
-import _socket
-import math
 import os
 import signal
-import socket
-import struct
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from privsep import errors
 from privsep._client.exceptions import rebuild
 from privsep._client.logs import handle_record
+from privsep._client.timer import Timer
 from privsep._wire.control import FATE_SIZE, KILL, Ending, Fate
 from privsep._wire.frames import (
     CALL_HEADER,
@@ -40,6 +37,7 @@ from privsep._wire.values import (
 )
 
 if TYPE_CHECKING:
+    import socket
     from typing import TypeAlias
 
     from privsep._client.pool import Place
@@ -48,10 +46,7 @@ if TYPE_CHECKING:
     #: a frame, the end of the stream, or why neither could be had
     _Event: TypeAlias = tuple[int, bytes | memoryview] | OSError | FrameTooLarge | None
 
-_TIMEVAL = struct.Struct("@ll")
 _FATE_TIMEOUT = 1.0
-_TIMER_SLACK = 0.01  # seconds: less is not worth a system call
-_LONGEST_TIMEOUT = 1e9  # seconds: what a timer takes; no call will see its end
 
 
 class NotStarted(Exception):
@@ -73,16 +68,10 @@ class Channel:
         self._context = context
         self._sock = sock
         self._fate = fate
-        self._frames = Frames(
-            sock, context.max_message, self._renew_timer, self._renew_timer
-        )
+        self._timer = timer = Timer(sock)
+        self._frames = Frames(sock, context.max_message, timer.renew, timer.renew)
         self._encoder = Encoder(beside=True)
-        self._timeout = self._deadline = math.inf
-        sock.settimeout(None)  # not socket.setdefaulttimeout()'s
         self._fresh = True
-        # gevent and eventlet put sockets of their own in place; these never
-        # block in the kernel, so its timer does not run.
-        self._kernel_timer = type(sock).recv is _socket.socket.recv
 
     def close(self) -> None:
         """Close it here; the worker sees the end and goes."""
@@ -116,9 +105,10 @@ class Channel:
         if length > self._context.max_message or self._encoder.something_beside:
             self._check_size(entry, length)
         head = entry.head.pack(length, Kind.CALL, timeout, level, len(name), name)
-        if timeout != self._timeout:
-            self._set_timeout(timeout)
-        self._deadline = deadline
+        timer = self._timer
+        if timeout != timer.seconds:
+            timer.set(timeout)
+        timer.deadline = deadline
         self.usable = False
         try:
             if self._encoder.something_beside:
@@ -132,7 +122,7 @@ class Channel:
             # BYE: receiving finds out.
             if not self._is_own(error):
                 raise
-            self._renew_timer()
+            timer.renew()
         self._fresh = False
         event: _Event
         try:
@@ -182,20 +172,6 @@ class Channel:
         self._encoder.clear()
         return "an argument"
 
-    def _set_timeout(self, seconds: float) -> None:
-        self._timeout = seconds
-        # At least a microsecond: zero would mean for ever.
-        most = min(max(seconds, 1e-6), _LONGEST_TIMEOUT)
-        if seconds == math.inf:
-            most = 0.0
-        if not self._kernel_timer:
-            self._sock.settimeout(most or None)
-            return
-        whole = int(most)
-        value = _TIMEVAL.pack(whole, int((most - whole) * 1e6))
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
-
     def _not_sent(
         self, entry: Entry, deadline: float, why: NothingSent | Declined
     ) -> object:
@@ -203,17 +179,11 @@ class Channel:
             return self._receive(entry, deadline, (Kind.ERR, why.answer))
         raise self._why_nothing_sent(entry) from None
 
-    def _renew_timer(self) -> None:
-        """Have it count what is left, as it begins anew with each part of a message."""
-        left = self._deadline - monotonic()
-        if self._timeout - left > _TIMER_SLACK:
-            self._set_timeout(left)
-
     def _is_own(self, error: OSError) -> bool:
         """Return whether the socket raised it, and not a signal's handler."""
         if error.errno is not None or isinstance(error, Interrupted):
             return True
-        return isinstance(error, TimeoutError) and not self._kernel_timer
+        return isinstance(error, TimeoutError) and not self._timer.of_kernel
 
     def _receive(self, entry: Entry, deadline: float, event: _Event) -> object:
         """Handle `event` and what follows, until the reply."""
@@ -283,7 +253,7 @@ class Channel:
         left = deadline - monotonic()
         if left <= 0:
             raise self._fate_of(entry, overran=True)
-        self._set_timeout(left)
+        self._timer.set(left)
 
     def cancel(self) -> None:
         """Have the worker killed, if it still is, and its reply never read."""
