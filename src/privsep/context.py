@@ -273,12 +273,10 @@ class Context:
                     if isinstance(crossing, _Unset):
                         crossing = _crossing(entry)
                     if crossing is not None:
-                        lowered = crossing.lower(args, kwargs)
-                        result = client.call(entry, *lowered)
-                        return crossing.rebuild(result)  # type: ignore[return-value]
+                        return client.call_crossing(crossing, entry, args, kwargs)  # type: ignore[return-value]
                 return client.call(entry, args, kwargs)  # type: ignore[return-value]
             if process.serving is not context:
-                raise errors.Refused(_other_context(entry, context, process.serving))
+                raise errors.Refused(other_context(entry, context, process.serving))
             return function(*args, **kwargs)
 
         return call
@@ -311,6 +309,15 @@ class Context:
 
         """
         _Process.serving = self
+        return self.served_table()
+
+    def served_table(self) -> dict[bytes, Entry]:
+        """Return the table by the names that calls have on the wire.
+
+        Raises:
+            StartError: an annotation of a parameter cannot be checked.
+
+        """
         self.check_annotations()
         return {entry.wire_name: entry for entry in self._checked.values()}
 
@@ -497,7 +504,8 @@ def _starts_itself(context: Context, call: str) -> str:
     )
 
 
-def _other_context(entry: Entry, wanted: Context, serving: Context) -> str:
+def other_context(entry: Entry, wanted: Context, serving: Context) -> str:
+    """Return why a daemon does not make calls of another context."""
     return (
         f"{entry.name}() belongs to context {wanted.name!r}, and this is the daemon "
         f"of {serving.name!r}: call it from the service"

@@ -259,6 +259,7 @@ def lowering(entry: Entry) -> Callable[..., object] | None:
             msg = f"the result of {entry.name}() is nested too deep"
             raise errors.MessageTooLarge(msg) from None
 
+    call.__wrapped__ = function  # type: ignore[attr-defined]
     return call
 
 

@@ -23,10 +23,11 @@ from privsep.context import StartOptions, status_entry
 from privsep.status import DaemonStatus
 
 if TYPE_CHECKING:
+    from privsep._boundary.parameters import Crossing
     from privsep._client.channel import Channel
     from privsep.context import Context, Entry
 
-_STATUS = status_entry(dict)
+STATUS = status_entry(dict)
 _STOP_TIMEOUT = 10.0
 _LOST_TIMEOUT = 1.0
 
@@ -41,6 +42,7 @@ class Client:
         self._connection: Connection | None = None
         self._forked = False
         self._loggers = _lineage(context.prefix)
+        _clients.add(self)
 
     def start(self, options: StartOptions) -> None:
         """Start the daemon; see `Context.start`."""
@@ -134,9 +136,20 @@ class Client:
             finally:
                 pool.give_back(channel)
 
+    def call_crossing(
+        self,
+        crossing: Crossing,
+        entry: Entry,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> object:
+        """Call `entry`, of whose values some cross as other data than they are."""
+        lowered = crossing.lower(args, kwargs)
+        return crossing.rebuild(self.call(entry, *lowered))
+
     def status(self) -> DaemonStatus:
         """Return what the daemon says of itself; see `Context.status`."""
-        answer = cast("dict[str, Any]", self.call(_STATUS, (), {}))
+        answer = cast("dict[str, Any]", self.call(STATUS, (), {}))
         connection = self.ensure_started()
         return DaemonStatus(
             context=self.context.name,
@@ -191,7 +204,6 @@ def new_client(context: Context) -> Client:
     with forking.undivided:
         if context.client is None:
             context.client = Client(context)
-            _clients.add(context.client)
         return context.client
 
 

@@ -17,6 +17,7 @@ from privsep._daemon import exceptions
 from privsep._wire.frames import (
     CALL_HEADER,
     HEADER,
+    Declined,
     DescriptorsLost,
     Frames,
     FrameTooLarge,
@@ -102,9 +103,9 @@ class Service:
             self._serve_calls(frames, Encoder(beside=True), slot)
             slot.begin(_SEND_TIMEOUT)
             frames.send(Kind.BYE)
-        except OSError:
+        except (OSError, Declined):
             # The client is gone, or it plays with the socket (O_NONBLOCK set
-            # from outside): either way there is nobody to answer.
+            # from outside), or it takes no such reply: there is nobody to answer.
             pass
         finally:
             self.logging.use_frames(None)

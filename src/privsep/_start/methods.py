@@ -32,7 +32,7 @@ def launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
         ValueError: no such method or namespace.
 
     """
-    _check(options)
+    check(options)
     if options.method == "auto":
         options = options._replace(method=_choose(context, options))
     what = f"context {context.name!r} could not be started by {options.method}"
@@ -56,7 +56,7 @@ def _warn(context: Context, abi: object, *missing: object) -> None:
         )
 
 
-def _check(options: StartOptions) -> None:
+def check(options: StartOptions) -> None:
     if options.method not in _METHODS:
         msg = f"no start method {options.method!r}; there are: {', '.join(_METHODS)}"
         raise ValueError(msg)
