@@ -38,7 +38,7 @@ def serve_userns() -> NoReturn:
     control = _control()
 
     def load() -> Context:
-        return _find(sys.argv[1])
+        return find(sys.argv[1])
 
     try:
         namespaces.enter(names)
@@ -48,7 +48,7 @@ def serve_userns() -> NoReturn:
 
 
 def _serve(variable: str) -> NoReturn:
-    daemon.run(_control(), lambda: _find(variable))
+    daemon.run(_control(), lambda: find(variable))
 
 
 def _control() -> socket.socket:
@@ -61,7 +61,13 @@ def _control() -> socket.socket:
     return control
 
 
-def _find(variable: str) -> Context:
+def find(variable: str) -> Context:
+    """Import and return the context that ``module:name`` names.
+
+    Raises:
+        LookupError: it is none.
+
+    """
     from privsep.context import Context, begin_loading  # noqa: PLC0415
 
     begin_loading()
