@@ -31,7 +31,7 @@ _OF_ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime")
 
 # The socket comes as standard input, and is passed on as systemd does.  A shell that
 # becomes the daemon keeps the pid for which it is meant.
-_PASS = 'exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
+PASS = 'exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
 
 
 def own_mounts(mounts: Mapping[str, Path]) -> list[str]:
@@ -57,7 +57,7 @@ class Manager:
         self.path = str(place / "daemon.sock")
         self._command = [
             *own_mounts({"/etc": _make_etc(place, variable, admission)} | dict(mounts or {})),
-            *("sh", "-c", _PASS, "sh"),
+            *("sh", "-c", PASS, "sh"),
             *before,
             *(python.command, "serve", variable),
         ]

@@ -19,6 +19,7 @@ import pytest
 from forks import Child, in_child
 from hostile import PROMPTLY
 from listening import (
+    PASS,
     Manager,
     connect,
     greeting,
@@ -387,3 +388,284 @@ def test_the_next_call_of_each_thread_finds_the_daemon_that_was_restarted(
             assert manager.hear() == "STOPPING=1"
         manager.start()
         assert service.context.status().pid == manager.pid
+
+
+# -- other ways to listen --------------------------------------------------------
+
+needs_activate = pytest.mark.skipif(
+    shutil.which("systemd-socket-activate") is None,
+    reason="systemd-socket-activate is not installed",
+)
+
+
+@needs_activate
+def test_systemd_socket_activate_starts_the_daemon_at_the_first_connection(
+    public_python: PublicPython,
+    public_path: Path,
+    reach: Callable[..., Service],
+) -> None:
+    path = str(public_path / "daemon.sock")
+    activate = subprocess.Popen(
+        [
+            *("systemd-socket-activate", "--seqpacket", f"--listen={path}"),
+            *(public_python.command, "serve", "service:network"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert activate.stderr is not None
+    with activate:
+        assert "Listening on" in activate.stderr.readline()
+        services["network"].context.start("socket", path=path, deadline=PROMPTLY)
+        try:
+            status = services["network"].context.status()
+        finally:
+            services["network"].context.stop()
+            activate.terminate()
+    assert (status.pid, status.permitted) == (activate.pid, NET_ADMIN)
+
+
+def test_a_daemon_listens_at_a_path_in_the_place_of_one_that_has_ended(
+    public_python: PublicPython, public_path: Path, reach: Callable[..., Service]
+) -> None:
+    path = public_path / "daemon.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as earlier:
+        earlier.bind(str(path))
+    before = path.stat().st_ino
+    command = [public_python.command, "serve", "--listen", str(path), "service:plain"]
+    daemon = subprocess.Popen(command)
+    try:
+        while path.stat().st_ino == before:
+            assert daemon.poll() is None
+        service = services["plain"]
+        service.context.start("socket", path=str(path), deadline=PROMPTLY)
+        assert service.context.status().pid == daemon.pid
+        service.context.stop()
+    finally:
+        daemon.terminate()
+        daemon.wait(PROMPTLY)
+    assert os.listdir(public_path) == ["daemon.sock"]
+
+
+AUTO = """
+    import service
+    print(service.services["plain"].context.status().method)
+"""
+
+
+def test_auto_takes_the_socket_of_the_context_if_there_is_one(
+    manage: Callable[..., Manager],
+    public_python: PublicPython,
+    unprivileged_user: str,
+    public_path: Path,
+) -> None:
+    manager = manage("service:plain", f'users = ["{unprivileged_user}"]')
+    directory = public_path / "run" / "privsep"
+    directory.mkdir(parents=True)
+    os.link(manager.path, directory / "plain.sock")
+    become = ["setpriv", f"--reuid={unprivileged_user}", "--clear-groups"]
+    before = [*own_mounts({"/run": public_path / "run"}), *become]
+    assert public_python.run(AUTO, before=before) == ["socket"]
+
+
+START = """
+    import sys, service, privsep
+    try:
+        service.plain.start("socket", path=sys.argv[1], deadline=float(sys.argv[2]))
+    except privsep.StartError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "said"),
+    [
+        (["serve", "service:plain"], {}, "0 listening sockets were passed"),
+        (
+            ["serve", "service:plain"],
+            {"LISTEN_FDS": "1", "LISTEN_PID": "1"},
+            "0 listening sockets were passed",
+        ),
+        (["serve"], {}, "usage: privsep serve"),
+        (["serve", "--listen", "/tmp"], {}, "usage: privsep serve"),
+        (["serve", "--help"], {}, "usage: privsep serve"),
+        (
+            ["serve", "--listen", "/nowhere/plain.sock", "service:plain"],
+            {},
+            "privsep serve: [Errno 2] No such file or directory",
+        ),
+    ],
+)
+def test_a_daemon_that_cannot_listen_says_why(
+    public_python: PublicPython,
+    words: list[str],
+    environment: dict[str, str],
+    said: str,
+) -> None:
+    done = subprocess.run(
+        [public_python.command, *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, None])
+def test_a_socket_of_another_kind_is_refused(
+    public_python: PublicPython, public_path: Path, kind: int | None
+) -> None:
+    with socket.socket(socket.AF_UNIX, kind or socket.SOCK_SEQPACKET) as sock:
+        if kind == socket.SOCK_STREAM:
+            sock.bind(str(public_path / "sock"))
+            sock.listen()
+        done = subprocess.run(
+            ["sh", "-c", PASS, "sh", public_python.command, "serve", "service:plain"],
+            stdin=sock.fileno(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "ListenSequentialPacket=" in done.stderr
+
+
+def test_a_module_that_does_not_import_is_told_on_stderr(
+    manage: Callable[..., Manager],
+) -> None:
+    manager = manage("failing:raises", ready=False)
+    said = manager.begin().communicate(timeout=PROMPTLY)[1]
+    assert "RuntimeError: this module does not want to" in said
+    assert "broken/raises.py" in said
+
+
+# -- capabilities without root ---------------------------------------------------
+
+
+def test_a_daemon_that_starts_with_capabilities_and_without_root_drops_the_rest(
+    manage: Callable[..., Manager],
+    reach: Callable[..., Service],
+    user_entry: pwd.struct_passwd,
+) -> None:
+    """As systemd grants them: AmbientCapabilities=, DynamicUser=, NoNewPrivileges=."""
+    granted = "+net_admin,+chown"
+    before = [
+        *("setpriv", f"--reuid={user_entry.pw_uid}", f"--regid={user_entry.pw_gid}"),
+        *("--clear-groups", "--no-new-privs", f"--bounding-set=-all,{granted}"),
+        *(f"--inh-caps={granted}", f"--ambient-caps={granted}"),
+    ]
+    service = reach(manage("service:network", before=before), "network")
+    status = service.context.status()
+    assert status.uids == (user_entry.pw_uid,) * 4
+    assert status.permitted == status.effective == NET_ADMIN
+    assert status.ambient == status.inheritable == 0
+    # Without CAP_SETPCAP it stays as the unit has it, and no_new_privs holds.
+    assert status.bounding == NET_ADMIN | 1
+    assert status.no_new_privs
+
+
+def test_a_daemon_that_lacks_a_capability_of_its_context_does_not_start(
+    manage: Callable[..., Manager], user_entry: pwd.struct_passwd
+) -> None:
+    before = ["setpriv", f"--reuid={user_entry.pw_uid}", "--clear-groups"]
+    manager = manage("service:network", ready=False, before=before)
+    said = manager.begin().communicate(timeout=PROMPTLY)[1]
+    assert "CAP_NET_ADMIN is not among the capabilities" in said
+    assert "AmbientCapabilities=" in said
+
+
+def test_a_client_with_the_uid_of_the_daemon_is_refused(
+    manage: Callable[..., Manager], user_entry: pwd.struct_passwd
+) -> None:
+    uid = user_entry.pw_uid
+    before = ["setpriv", f"--reuid={uid}", "--clear-groups"]
+    path = manage("service:plain", f"users = [{uid}, {OTHERS}]", before=before).path
+    assert f"uid {uid} is the daemon's own" in greeting_of(path, uid, OTHERS)
+    assert greeting_of(path, OTHERS, OTHERS) == "ready"
+
+
+# -- what a client trusts --------------------------------------------------------
+
+
+def _listening_at(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.bind(str(path))
+    sock.listen(0)
+    return sock
+
+
+def _start_error(path: Path | str, deadline: float = PROMPTLY) -> str:
+    with pytest.raises(privsep.StartError) as caught:
+        services["plain"].context.start("socket", path=str(path), deadline=deadline)
+    return str(caught.value)
+
+
+def test_a_socket_that_root_does_not_own_is_not_connected_to(
+    public_path: Path, user_entry: pwd.struct_passwd
+) -> None:
+    path = public_path / "plain.sock"
+    with _listening_at(path) as listening:
+        listening.settimeout(0)
+        os.chown(path, user_entry.pw_uid, -1)
+        said = _start_error(path)
+        assert f"{path} belongs to uid {user_entry.pw_uid}" in said
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode"), [(None, 0o777), (None, 0o1777), (None, 0o775), ("other", 0o755)]
+)
+def test_a_socket_in_a_directory_of_others_is_not_connected_to(
+    public_path: Path, user_entry: pwd.struct_passwd, owner: str | None, mode: int
+) -> None:
+    directory = public_path / "directory"
+    directory.mkdir()
+    with _listening_at(directory / "plain.sock") as listening:
+        listening.settimeout(0)
+        directory.chmod(mode)
+        if owner:
+            os.chown(directory, user_entry.pw_uid, -1)
+        said = _start_error(directory / "plain.sock")
+        assert f"{directory} belongs to uid " in said
+        assert f"mode {mode:04o}" in said
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+def test_a_path_that_is_no_socket_is_told(public_path: Path) -> None:
+    (public_path / "file").touch()
+    (public_path / "link").symlink_to("file")
+    assert "Socket operation on non-socket" in _start_error(public_path / "file")
+    assert "Socket operation on non-socket" in _start_error(public_path / "link")
+    said = _start_error(public_path / "absent")
+    assert "No such file or directory; is its socket unit installed" in said
+    with _listening_at(public_path / "sock"):
+        pass
+    said = _start_error(public_path / "sock")
+    assert "Connection refused; nobody listens there: start its unit" in said
+
+
+def test_a_daemon_that_does_not_answer_is_given_up_at_the_deadline(
+    public_path: Path,
+) -> None:
+    with _listening_at(public_path / "sock") as listening:
+        expected = "did not answer within 0.2 s"
+        assert expected in _start_error(public_path / "sock", 0.2)  # it is not accepted
+        assert expected in _start_error(public_path / "sock", 0.2)  # the queue is full
+        listening.accept()[0].close()
+
+
+def test_what_the_socket_does_not_let_a_user_do_is_told(
+    manage: Callable[..., Manager],
+    public_python: PublicPython,
+    unprivileged_user: str,
+) -> None:
+    manager = manage("service:plain")
+    lines = public_python.run(START, manager.path, PROMPTLY, user=unprivileged_user)
+    assert "may not connect" in lines[0]
+    os.chmod(manager.path, 0o600)
+    lines = public_python.run(START, manager.path, PROMPTLY, user=unprivileged_user)
+    assert "Permission denied; the socket's mode" in lines[0]
