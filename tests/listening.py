@@ -19,19 +19,21 @@ from typing import TYPE_CHECKING
 import msgpack
 import pytest
 from forks import Child
-from hostile import PROMPTLY
+from hostile import HELLO, PROMPTLY, Daemon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from public_python import PublicPython
 
+    import privsep
+
 # What looking up users needs, and the dynamic loader.
 _OF_ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime")
 
 # The socket comes as standard input, and is passed on as systemd does.  A shell that
 # becomes the daemon keeps the pid for which it is meant.
-PASS = 'exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
+PASS_ON = 'exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
 
 
 def own_mounts(mounts: Mapping[str, Path]) -> list[str]:
@@ -50,25 +52,29 @@ class Manager:
         variable: str,
         place: Path,
         admission: str,
+        *,
         before: Sequence[str] = (),
         variables: Mapping[str, str] | None = None,
         mounts: Mapping[str, Path] | None = None,
     ) -> None:
+        self.variable = variable
         self.path = str(place / "daemon.sock")
         self._command = [
-            *own_mounts({"/etc": _make_etc(place, variable, admission)} | dict(mounts or {})),
-            *("sh", "-c", PASS, "sh"),
+            *own_mounts(
+                {"/etc": _make_etc(place, variable, admission)} | dict(mounts or {})
+            ),
+            *("sh", "-c", PASS_ON, "sh"),
             *before,
             *(python.command, "serve", variable),
         ]
         self._variables = {"LANG": "C.UTF-8"} | dict(variables or {})
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock.bind(self.path)
-        os.chmod(self.path, 0o666)
+        os.chmod(self.path, 0o666)  # noqa: S103 - as systemd has it
         self._sock.listen()
         self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notices.bind(str(place / "notify"))
-        os.chmod(place / "notify", 0o666)
+        os.chmod(place / "notify", 0o666)  # noqa: S103 - likewise
         self._notices.settimeout(PROMPTLY)
         self._variables["NOTIFY_SOCKET"] = str(place / "notify")
         self.daemon: subprocess.Popen[str] | None = None
@@ -174,7 +180,7 @@ def _make_etc(place: Path, variable: str, admission: str) -> Path:
 def public_path() -> Iterator[Path]:
     """A directory of root's that every user may enter."""
     with tempfile.TemporaryDirectory() as name:
-        os.chmod(name, 0o755)
+        os.chmod(name, 0o755)  # noqa: S103 - it is meant for everybody
         yield Path(name)
 
 
@@ -199,3 +205,28 @@ def manage(
     yield begin
     for manager in managers:
         manager.close()
+
+
+class Peer(Daemon):
+    """A hand-written client that has connected to a daemon, and was let in."""
+
+    def __init__(self, manager: Manager, context: privsep.Context) -> None:
+        self.context = context
+        self.threaded = context.isolation == "thread"
+        self._module = context.module
+        self._lines = []
+        self.pid = manager.pid
+        self.control = connect(manager.path)
+        assert greeting(self.control) == "ready"
+        self.log, daemons_log = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.log.settimeout(PROMPTLY)
+        with daemons_log:
+            self.send(HELLO, [daemons_log])
+        self.ping()
+        self._before = self.descriptors()
+
+    def close(self) -> None:
+        """Let go of all that it holds; the daemon stays."""
+        self.close_lines()
+        self.control.close()
+        self.log.close()

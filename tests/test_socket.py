@@ -19,7 +19,7 @@ import pytest
 from forks import Child, in_child
 from hostile import PROMPTLY
 from listening import (
-    PASS,
+    PASS_ON,
     Manager,
     connect,
     greeting,
@@ -155,6 +155,16 @@ def test_what_threads_print_and_log_goes_to_the_journal_and_to_no_client(
     assert caplog.messages == ["of the call"]
 
 
+def test_a_worker_has_of_all_sockets_its_channel_and_its_log_line(
+    manage: Callable[..., Manager], reach: Callable[..., Service]
+) -> None:
+    """Not the one where clients connect, nor the manager's, nor what was inherited."""
+    before = ["sh", "-c", 'exec 5<&3 && exec "$@"', "sh"]
+    for name in ("plain", "network"):
+        service = reach(manage(f"service:{name}", before=before), name)
+        assert len(service.sockets()) == 2
+
+
 # -- who is let in --------------------------------------------------------------
 
 
@@ -184,7 +194,7 @@ def test_a_user_is_let_in_by_name_or_number_and_by_any_of_its_groups(
         (False, (OTHERS - 1, OTHERS)),
         (False, (OTHERS + 1, OTHERS, [0, 1])),
     ):
-        assert (greeting_of(path, *ids) == "ready") == expected, ids  # type: ignore[arg-type]
+        assert (greeting_of(path, *ids) == "ready") == expected, ids
 
 
 OF_UNIT = {
@@ -262,7 +272,9 @@ def test_a_file_that_somebody_else_could_write_lets_nobody_in(
     file = Path(manager.path).parent / "etc/privsep/contexts.d/plain.toml"
     os.chown(file, user_entry.pw_uid, -1)
     said = manager.begin().communicate(timeout=PROMPTLY)[1]
-    assert f"/etc/privsep/contexts.d/plain.toml belongs to uid {user_entry.pw_uid}" in said
+    assert (
+        f"/etc/privsep/contexts.d/plain.toml belongs to uid {user_entry.pw_uid}" in said
+    )
 
 
 # -- what the manager hears -----------------------------------------------------
@@ -318,7 +330,7 @@ def test_running_calls_are_finished_when_the_manager_stops_the_daemon(
         results: list[object] = []
         caller = threading.Thread(
             target=lambda: results.append(
-                service.open_and_wait(begun.path, release.path)
+                service.tell_and_wait(begun.path, release.path)
             )
         )
         caller.start()
@@ -327,7 +339,7 @@ def test_running_calls_are_finished_when_the_manager_stops_the_daemon(
         assert manager.hear() == "STOPPING=1"
         release.let_go()
         caller.join()
-    assert results == ["go"]
+    assert results == ["waited"]
     assert manager.daemon is not None
     assert manager.daemon.wait(PROMPTLY) == 0
 
@@ -343,7 +355,7 @@ def test_a_call_that_runs_when_the_daemon_is_killed_ends_and_is_not_sent_again(
 
         def call() -> None:
             try:
-                service.open_and_wait(begun.path, release.path)
+                service.tell_and_wait(begun.path, release.path)
             except privsep.PrivsepError as error:
                 errors.append(error)
 
@@ -522,7 +534,15 @@ def test_a_socket_of_another_kind_is_refused(
             sock.bind(str(public_path / "sock"))
             sock.listen()
         done = subprocess.run(
-            ["sh", "-c", PASS, "sh", public_python.command, "serve", "service:plain"],
+            [
+                "sh",
+                "-c",
+                PASS_ON,
+                "sh",
+                public_python.command,
+                "serve",
+                "service:plain",
+            ],
             stdin=sock.fileno(),
             capture_output=True,
             text=True,
@@ -646,6 +666,17 @@ def test_a_path_that_is_no_socket_is_told(public_path: Path) -> None:
         pass
     said = _start_error(public_path / "sock")
     assert "Connection refused; nobody listens there: start its unit" in said
+
+
+def test_a_link_to_a_socket_is_not_followed_to_where_others_may_write(
+    public_path: Path,
+) -> None:
+    with _listening_at(public_path / "sock") as listening:
+        listening.settimeout(0)
+        (public_path / "link").symlink_to("sock")
+        assert "Socket operation on non-socket" in _start_error(public_path / "link")
+        with pytest.raises(BlockingIOError):
+            listening.accept()
 
 
 def test_a_daemon_that_does_not_answer_is_given_up_at_the_deadline(

@@ -371,9 +371,7 @@ class Context:
         if isinstance(helper, str):
             msg = f"helper is {helper!r}; it must be a sequence: {helper.split()!r}"
             raise ValueError(msg)  # noqa: TRY004 - as every mistake here
-        options = StartOptions(
-            method, tuple(helper), tuple(namespaces), path, deadline
-        )
+        options = StartOptions(method, tuple(helper), tuple(namespaces), path, deadline)
         client.start(options)
 
     def stop(self) -> None:

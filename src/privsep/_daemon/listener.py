@@ -49,7 +49,7 @@ class Listener:
         self._read_admission = read_admission
         self._admission = read_admission()
         self._ready = b""
-        sock.settimeout(0)  # who was there may be gone when it is accepted
+        sock.settimeout(0)  # another process that shares it may be first
 
     def open(self, missing: list[object]) -> None:
         """Say that connections are taken; `missing` goes to each client with READY."""
@@ -57,7 +57,7 @@ class Listener:
         self.manager.tell(READY)
 
     def accept(self) -> socket.socket | None:
-        """Return the next connection; None if nobody is there any more.
+        """Return the next connection; None if there is none.
 
         Raises:
             OSError: there are no descriptors.
