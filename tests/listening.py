@@ -33,7 +33,7 @@ _OF_ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime")
 
 # The socket comes as standard input, and is passed on as systemd does.  A shell that
 # becomes the daemon keeps the pid for which it is meant.
-PASS_ON = 'exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
+LISTENING = 'exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
 
 
 def own_mounts(mounts: Mapping[str, Path]) -> list[str]:
@@ -63,7 +63,7 @@ class Manager:
             *own_mounts(
                 {"/etc": _make_etc(place, variable, admission)} | dict(mounts or {})
             ),
-            *("sh", "-c", PASS_ON, "sh"),
+            *("sh", "-c", LISTENING, "sh"),
             *before,
             *(python.command, "serve", variable),
         ]

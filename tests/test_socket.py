@@ -19,7 +19,7 @@ import pytest
 from forks import Child, in_child
 from hostile import PROMPTLY
 from listening import (
-    PASS_ON,
+    LISTENING,
     Manager,
     connect,
     greeting,
@@ -537,7 +537,7 @@ def test_a_socket_of_another_kind_is_refused(
             [
                 "sh",
                 "-c",
-                PASS_ON,
+                LISTENING,
                 "sh",
                 public_python.command,
                 "serve",
