@@ -171,8 +171,7 @@ def _make_etc(place: Path, variable: str, admission: str) -> Path:
         if os.path.exists(f"/etc/{name}"):
             shutil.copy(f"/etc/{name}", etc / name)
     if admission:
-        name = variable.partition(":")[2]
-        (contexts / f"{name}.toml").write_text(admission)
+        (contexts / f"{variable}.toml").write_text(admission)
     return etc
 
 

@@ -15,7 +15,7 @@ import target
 from forks import Child
 from hostile import HELLO, NOT_STARTED, PROMPTLY, REQUEST, TOO_MANY, Line, read_answer
 from listening import Manager, Peer, connect, greeting, manage, public_path
-from observe import Release, wait_for_rest
+from observe import Release, wait_for_end, wait_for_rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -318,7 +318,7 @@ def test_the_unit_of_who_has_ended_lets_nobody_in(
     manager.send_signal(signal.SIGSTOP)
     ours.send(manager.path.encode())
     _, (number,), _, _ = socket.recv_fds(ours, 1, 1)
-    assert not ours.recv(1)  # it is a zombie, whose cgroup can still be read
+    wait_for_end(os.pidfd_open(child.pid))  # a zombie, whose cgroup can still be read
     manager.send_signal(signal.SIGCONT)
     with socket.socket(fileno=number) as sock:
         sock.settimeout(PROMPTLY)

@@ -252,12 +252,12 @@ def test_a_file_of_root_that_cannot_be_used_ends_the_start(
     manage: Callable[..., Manager], unprivileged_user: str
 ) -> None:
     for admission, words in (
-        ("users = [", "plain.toml: "),
-        ('users = "root"', "plain.toml: users is 'root'; it must be a list"),
-        ("units = [1]", "plain.toml: units has 1; it may have names"),
+        ("users = [", "network.toml: "),
+        ('users = "root"', "network.toml: users: it is 'root'; it must be a list"),
+        ('capabilities = ["CAP_CHOWN"]', "network asks for CAP_NET_ADMIN, which"),
         ('users = ["nobody-has-this"]', "there is no user 'nobody-has-this'"),
     ):
-        manager = manage("service:plain", admission, ready=False)
+        manager = manage("service:network", admission, ready=False)
         said = manager.begin().communicate(timeout=PROMPTLY)[1]
         assert manager.daemon is not None
         assert manager.daemon.returncode == 1
@@ -269,11 +269,12 @@ def test_a_file_that_somebody_else_could_write_lets_nobody_in(
 ) -> None:
     admission = f"users = [{user_entry.pw_uid}]"
     manager = manage("service:plain", admission, ready=False)
-    file = Path(manager.path).parent / "etc/privsep/contexts.d/plain.toml"
+    file = Path(manager.path).parent / "etc/privsep/contexts.d/service:plain.toml"
     os.chown(file, user_entry.pw_uid, -1)
     said = manager.begin().communicate(timeout=PROMPTLY)[1]
     assert (
-        f"/etc/privsep/contexts.d/plain.toml belongs to uid {user_entry.pw_uid}" in said
+        f"/etc/privsep/contexts.d/service:plain.toml belongs to uid {user_entry.pw_uid}"
+        in said
     )
 
 
@@ -285,7 +286,7 @@ def test_the_manager_hears_ready_reloading_and_stopping(
 ) -> None:
     manager = manage("service:plain")
     uid, gid = user_entry.pw_uid, user_entry.pw_gid
-    file = Path(manager.path).parent / "etc/privsep/contexts.d/plain.toml"
+    file = Path(manager.path).parent / "etc/privsep/contexts.d/service:plain.toml"
     file.write_text(f"users = [{uid}]")
     assert greeting_of(manager.path, uid, gid) != "ready"
     manager.send_signal(signal.SIGHUP)
@@ -474,7 +475,7 @@ def test_auto_takes_the_socket_of_the_context_if_there_is_one(
     manager = manage("service:plain", f'users = ["{unprivileged_user}"]')
     directory = public_path / "run" / "privsep"
     directory.mkdir(parents=True)
-    os.link(manager.path, directory / "plain.sock")
+    os.link(manager.path, directory / "service:plain.sock")
     become = ["setpriv", f"--reuid={unprivileged_user}", "--clear-groups"]
     before = [*own_mounts({"/run": public_path / "run"}), *become]
     assert public_python.run(AUTO, before=before) == ["socket"]

@@ -14,6 +14,7 @@ from privsep._daemon.manager import READY, STOPPING
 from privsep._wire.control import REPLY_SIZE, Reply
 from privsep._wire.descriptors import peer_credentials
 from privsep._wire.values import Encoder
+from privsep.errors import PrivsepError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ class Listener:
         manager: as of `Manager`.
 
     Raises:
-        OSError, ValueError: as `read_admission`.
+        OSError, PrivsepError: as `read_admission`.
 
     """
 
@@ -100,7 +101,7 @@ class Listener:
         self.manager.tell_reloading()
         try:
             self._admission = self._read_admission()
-        except (OSError, ValueError, LookupError) as error:
+        except (OSError, PrivsepError) as error:
             sys.stderr.write(f"who may connect stays as it was: {error}\n")
         self.manager.tell(READY)
 

@@ -69,7 +69,7 @@ def run(
 def listen(
     sock: socket.socket,
     load: Callable[[], Context],
-    read_admission: Callable[[Context], Admission],
+    read_admission: Callable[[], Admission],
 ) -> NoReturn:
     """Be the daemon of the context that `load` returns, for whoever may connect.
 
@@ -89,7 +89,7 @@ def listen(
         inherited = environment.clean(sock.fileno(), forked=False)
         manager = Manager(inherited)
         loaded = _load(load, inherited)
-        listener = Listener(sock, partial(read_admission, loaded.context), manager)
+        listener = Listener(sock, read_admission, manager)
         locked = _lock_down(loaded)
     except BaseException as error:  # noqa: BLE001 - as above
         sys.stderr.write("\n".join(filter(None, _words(error))) + "\n")

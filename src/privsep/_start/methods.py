@@ -68,9 +68,9 @@ def launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
     except OSError as error:
         msg = f"{what}: {error}"
         raise StartError(msg) from error
-    missing, said = wait_until_ready(launched, what, remedy, options.deadline)
+    missing, launched = wait_until_ready(launched, what, remedy, options.deadline)
     _warn(context, *missing)
-    return launched._replace(said=said), options.method
+    return launched, options.method
 
 
 def _warn(context: Context, abi: object, *missing: object) -> None:
@@ -132,8 +132,8 @@ def _choose(context: Context, options: StartOptions) -> str:
         return "sudo"
     msg = (
         f"context {context.name!r} could not be started:\n"
-        f"  socket: there is no {socket_.path_of(context)}: a daemon that systemd "
-        "starts would listen there (privsep generate systemd)\n"
+        "  socket: there is none in /run/privsep, where a daemon that systemd starts "
+        "would listen (privsep generate systemd)\n"
         f"  exec: this process (uid {os.getuid()}) lacks {describe(missing)}: start "
         "the service with that (systemd: AmbientCapabilities=), or call "
         "start('fork') before it drops privileges\n"

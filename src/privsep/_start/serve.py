@@ -13,8 +13,10 @@ import sys
 from typing import NoReturn
 
 from privsep._daemon import main as daemon
-from privsep._start import admission
-from privsep._start.helper import find
+from privsep._daemon.admission import Admission
+from privsep._start import rules
+from privsep._start.helper import find_judged
+from privsep.errors import PrivsepError
 
 _FIRST_PASSED = 3  # sd_listen_fds(3)
 _USAGE = """\
@@ -34,9 +36,19 @@ def main() -> NoReturn:
         sys.exit(_USAGE)
     try:
         sock = _passed() if path is None else _made(path)
-    except OSError as error:
+        said = rules.read(words[0])
+    except (OSError, PrivsepError) as error:
         sys.exit(f"privsep serve: {error}")
-    daemon.listen(sock, lambda: find(words[0]), admission.read)
+    daemon.listen(
+        sock,
+        lambda: find_judged(words[0], said),
+        lambda: _admission(rules.read(words[0])),
+    )
+
+
+def _admission(said: rules.Rules) -> Admission:
+    """Return who may connect: without root's word, root alone."""
+    return Admission(said.users or frozenset(), said.groups or frozenset(), said.units)
 
 
 def _passed() -> socket.socket:

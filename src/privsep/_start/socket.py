@@ -16,11 +16,10 @@ import struct
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
+from privsep._start import trust
 from privsep._wire.control import REPLY_SIZE, Reply
 from privsep._wire.values import decode
 from privsep.errors import StartError
-from privsep.rootwrap import trust
-from privsep.rootwrap.errors import Untrusted
 
 if TYPE_CHECKING:
     from privsep.context import Context
@@ -29,13 +28,21 @@ _DIRECTORY = "/run/privsep"
 
 
 def path_of(context: Context) -> str:
-    """Return where the daemon of `context` listens, if nothing else is said."""
-    return f"{_DIRECTORY}/{context.name}.sock"
+    """Return where the daemon of `context` listens, if nothing else is said.
+
+    Raises:
+        StartError: the context is in no importable variable.
+
+    """
+    return f"{_DIRECTORY}/{context.variable}.sock"
 
 
 def is_there(context: Context) -> bool:
     """Return whether there is a socket, or whatever it is, at the default path."""
-    return "/" not in context.name and os.path.lexists(path_of(context))
+    try:
+        return os.path.lexists(path_of(context))
+    except StartError:  # no daemon but a forked one can have it
+        return False
 
 
 def connect(
@@ -153,7 +160,7 @@ def _receive(control: socket.socket, until: float) -> list[object]:
 
 def _why(error: OSError, path: str) -> str:
     """Return what an error means, and what to do."""
-    if isinstance(error, Untrusted):
+    if isinstance(error, trust.Untrusted):
         return str(error)
     remedy = {
         errno.ENOENT: "is its socket unit installed and started (privsep generate "
