@@ -45,6 +45,7 @@ class StartOptions(NamedTuple):
     method: str = "auto"
     helper: tuple[str, ...] = ("sudo", "-n")
     namespaces: tuple[str, ...] = NAMESPACES
+    path: str | None = None
     deadline: float = 10.0
 
 
@@ -352,23 +353,30 @@ class Context:
 
     def start(
         self,
-        method: Literal["auto", "fork", "exec", "sudo", "userns"] = "auto",
+        method: Literal["auto", "fork", "exec", "sudo", "socket", "userns"] = "auto",
         *,
         helper: Sequence[str] = ("sudo", "-n"),
         namespaces: Iterable[str] = NAMESPACES,
+        path: str | None = None,
         deadline: float = 10.0,
     ) -> None:
-        """Start the daemon; without this, the first call does, with "auto".
+        """Start the daemon, or connect to it; without this, the first call does.
+
+        That one does it with "auto".
 
         Args:
             method: "fork": a child of this process, which has the privileges and
                 is about to drop them; "exec": a fresh interpreter, for a process
-                that has the privileges; "sudo": through `helper`; "userns": in a
-                user namespace of its own, without any privilege (for development;
-                no boundary against this process); "auto": "exec" if this process
-                has the capabilities, else "sudo" if the very command is allowed.
+                that has the privileges; "sudo": through `helper`; "socket": the
+                one that listens at `path`; "userns": in a user namespace of its
+                own, without any privilege (for development; no boundary against
+                this process); "auto": "socket" if there is one at the default
+                `path`, "exec" if this process has the capabilities, else "sudo" if
+                the very command is allowed.
             helper: the words before the daemon's command: sudo, doas, run0, ...
             namespaces: beside the user namespace, for "userns".
+            path: of the listening socket, for "socket", absolute; default:
+                /run/privsep/MODULE:CONTEXT.sock.
             deadline: seconds within which the daemon must be ready.
 
         Raises:
@@ -383,7 +391,8 @@ class Context:
         if isinstance(helper, str):
             msg = f"helper is {helper!r}; it must be a sequence: {helper.split()!r}"
             raise ValueError(msg)  # noqa: TRY004 - as every mistake here
-        client.start(StartOptions(method, tuple(helper), tuple(namespaces), deadline))
+        options = StartOptions(method, tuple(helper), tuple(namespaces), path, deadline)
+        client.start(options)
 
     def stop(self) -> None:
         """Let go of the daemon and wait, ten seconds at most, until it ended.

@@ -18,7 +18,7 @@ from privsep import errors
 from privsep._client import forking
 from privsep._client.channel import NotStarted
 from privsep._client.connection import Connection
-from privsep._start.methods import launch
+from privsep._start.methods import chosen, connect, launch
 from privsep.context import StartOptions, status_entry
 from privsep.status import DaemonStatus
 
@@ -72,9 +72,13 @@ class Client:
         return self._connection is not None
 
     def _launch(self) -> Connection:
-        launched, method = launch(self.context, self._options)
-        self._forked = method == "fork"
-        return Connection(launched, self.context, method)
+        options = chosen(self.context, self._options)
+        self._forked = options.method == "fork"
+        if options.method == "socket":
+            control = connect(self.context, options)
+            return Connection(control, self.context, options.method)
+        launched, method = launch(self.context, options)
+        return Connection(launched.control, self.context, method, launched)
 
     def _refuse_second_fork(self) -> None:
         if self._forked:

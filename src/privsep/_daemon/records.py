@@ -8,6 +8,7 @@ formatted here, a traceback becomes text, and other attributes are left out.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,8 @@ class RecordSender(logging.Handler):
                 frames.send(Kind.LOG, body)
             elif self._line is not None:
                 self._line.send(Log.RECORD, fields)
+            else:  # no client shall have what may be of another: to the journal
+                sys.stderr.write(f"{logging.Formatter().format(record)}\n")
         except Exception:  # noqa: BLE001 - as logging.Handler.emit: never raises
             self.handleError(record)
 
