@@ -18,7 +18,6 @@ from privsep import errors
 from privsep._client import forking
 from privsep._client.channel import NotStarted
 from privsep._client.connection import Connection
-from privsep._start.methods import launch
 from privsep.context import StartOptions, status_entry
 from privsep.status import DaemonStatus
 
@@ -40,7 +39,7 @@ class Client:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._forked = False
-        self._loggers = _lineage(context.prefix)
+        self._loggers = _lineage(context.logger or context.prefix)
 
     def start(self, options: StartOptions) -> None:
         """Start the daemon; see `Context.start`."""
@@ -70,7 +69,7 @@ class Client:
         return self._connection is not None
 
     def _launch(self) -> Connection:
-        launched, method = launch(self.context, self._options)
+        launched, method = self.context.launch(self._options)
         self._forked = method == "fork"
         return Connection(launched, self.context, method)
 
@@ -131,6 +130,10 @@ class Client:
                 timeout = deadline - monotonic()
                 if timeout <= 0:
                     raise self._not_in_time(entry) from None
+            except errors.DaemonGone:
+                if channel.daemon_ended:  # the next call need not find it out, too
+                    self._lost(connection)
+                raise
             finally:
                 pool.give_back(channel)
 

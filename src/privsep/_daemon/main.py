@@ -87,13 +87,16 @@ def _lock_down(
         __import__(name)
     table = context.begin_serving()
     ids = Ids.look_up(context.user, context.group)
-    _refuse_clients_uid(ids.uid, peer_credentials(control).uid)
+    if context.bounds_programs:
+        _refuse_clients_uid(ids.uid, peer_credentials(control).uid)
     audit = None
     if context.audit is not None:
         from privsep._daemon.audit import auditor  # noqa: PLC0415 - only with an audit
 
         audit = auditor.start(context.audit, context.name, table)
-    outcome = lock_down(Kept(ids, context.capability_mask, context.sandbox))
+    outcome = lock_down(
+        Kept(ids, context.capability_mask, context.sandbox, context.bounds_programs)
+    )
     if audit is not None:
         audit.wait_until_ready()
     rlimits = () if context.sandbox is None else context.sandbox.rlimits

@@ -1,0 +1,1 @@
+"""The names of oslo.rootwrap, over `privsep.rootwrap`."""
