@@ -6,6 +6,7 @@ All of them change the system, as root, and put it back when they are done.
 
 from __future__ import annotations
 
+import fcntl
 import inspect
 import os
 import shutil
@@ -192,6 +193,8 @@ def doas_rule(
 ) -> Iterator[Callable[[str], None]]:
     """A function that lets the user start one context's daemon through doas."""
     _need("doas")
+    etc = os.open(_DOAS_CONF.parent, os.O_RDONLY)
+    fcntl.flock(etc, fcntl.LOCK_EX)  # it is one file for all that run beside this
     before = _DOAS_CONF.read_bytes() if _DOAS_CONF.exists() else None
 
     def allow(variable: str) -> None:
@@ -210,3 +213,4 @@ def doas_rule(
             _DOAS_CONF.unlink(missing_ok=True)
         else:
             _DOAS_CONF.write_bytes(before)
+        os.close(etc)

@@ -8,7 +8,8 @@ import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,6 @@ import scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from pathlib import Path
 
     from service import Service
 
@@ -108,18 +108,37 @@ def test_a_call_whose_client_is_killed_is_finished_and_then_the_daemon_goes(
     assert [one.is_gone() for one in watched] == [True, True]
 
 
+BRIEF_CALLS = """
+import os, sys, privsep, service
+started = service.services["plain"]
+started.context.start(sys.argv[1])
+print(started.process_id(), flush=True)
+sys.stdin.readline()
+while True:  # on a busy machine a call may be over before it begins
+    try:
+        started.open_and_wait_briefly(*sys.argv[2:])
+    except privsep.CallTimeout:
+        pass
+"""
+
+
 @either_method
 def test_a_call_whose_client_is_killed_ends_with_its_deadline(
     method: str, fifos: tuple[Path, Path]
 ) -> None:
     begun, never = fifos
-    with scripts.begin(
-        IN_CALL, method, "open_and_wait_briefly", begun, never
-    ) as client:
-        worker = int(begun.read_text())
-        watched = [Watched(worker), Watched(daemon_of(worker))]
+    with scripts.begin(BRIEF_CALLS, method, begun, never, stdin=-1) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        watched = [Watched(daemon_of(int(client.stdout.readline())))]
+        client.stdin.write("\n")
+        client.stdin.flush()
+        while not (pid := begun.read_text()):
+            pass  # a worker was killed before it wrote
+        with suppress(ProcessLookupError):  # its deadline has come
+            watched.append(Watched(int(pid)))
         client.kill()
-    assert [one.is_gone() for one in watched] == [True, True]
+    assert all(one.is_gone() for one in watched)
 
 
 @either_method
@@ -283,7 +302,8 @@ def test_a_storm_of_signals_changes_no_result(either: Service) -> None:
         assert either.sleep(0.5) == "slept"
         assert either.echo(large) == large
         assert [either.echo(n) for n in range(200)] == list(range(200))
-    assert len(handled) > 100
+        while len(handled) < 100:
+            assert either.echo(1) == 1
 
 
 def test_a_storm_of_signals_does_not_put_off_the_deadline(either: Service) -> None:
@@ -316,6 +336,8 @@ def test_a_call_that_overruns_while_the_daemon_is_let_go_of_says_so(
         ThreadPoolExecutor(1) as threads,
     ):
         call = threads.submit(plain.open_and_wait_briefly, begun.path, release.path)
+        # On a busy machine it may be over before it begins.
+        call.add_done_callback(lambda _: Path(begun.path).write_text("over"))
         begun.wait_until_let_go()
         plain.context.stop()
         with pytest.raises(privsep.CallTimeout):
@@ -338,7 +360,7 @@ def test_a_call_that_cannot_even_be_asked_for_ends(plain: Service) -> None:
             pytest.raises(privsep.CallTimeout, match=r"took no request|not gone"),
         ):
             calls = [threads.submit(plain.short_sleep, 5) for _ in range(2)]
-            done, _ = wait(calls, 5)
+            done, _ = wait(calls, WITHIN)
             os.kill(pid, signal.SIGCONT)
             assert len(done) == 2
             calls[1].result()

@@ -162,6 +162,7 @@ class Context:
         self.audit = audit
         self.validate = validate
         self._table: dict[str, Entry] = {}
+        self._checked: dict[str, Entry] = {}  #: rows with what annotations say
         self.client: Client | None = None
         self._check()
 
@@ -348,9 +349,21 @@ class Context:
 
         """
         _Process.serving = self
-        return {entry.wire_name: self._served(entry) for entry in self._table.values()}
+        self.check_annotations()
+        return {entry.wire_name: entry for entry in self._checked.values()}
 
-    def _served(self, entry: Entry) -> Entry:
+    def check_annotations(self) -> None:
+        """Make of annotations what judges arguments, where that is not done yet.
+
+        Raises:
+            StartError: an annotation of a parameter cannot be checked.
+
+        """
+        for name, entry in self._table.items():
+            if name not in self._checked:
+                self._checked[name] = self._with_annotations(entry)
+
+    def _with_annotations(self, entry: Entry) -> Entry:
         """Return `entry` with what its annotations say."""
         if not _says_something(entry.function, result=self.validate != "off"):
             return entry

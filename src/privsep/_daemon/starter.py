@@ -32,7 +32,8 @@ def end_with(control: socket.socket) -> None:
 def outlive(control: socket.socket) -> None:
     """End no longer: from now on the event loop looks after `control`."""
     _signal_on_events(control, wanted=False)
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    if os.getpid() == 1:
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
 
 
 def _signal_on_events(control: socket.socket, *, wanted: bool) -> None:
