@@ -48,7 +48,7 @@ $(VENV)/installed: pyproject.toml $(wildcard scripts/*)
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-$(VENV)/developing: $(VENV)/installed
+$(VENV)/developing: $(VENV)/installed oslo/pyproject.toml $(wildcard oslo/scripts/*)
 	$(BIN)/pip install --quiet 'pip>=25.1'  # the first that knows groups
-	$(BIN)/pip install --quiet --group dev
+	$(BIN)/pip install --quiet --group dev --editable ./oslo
 	touch $@

@@ -13,21 +13,20 @@ import signal
 from typing import TYPE_CHECKING, cast
 
 import privsep
-from privsep._wire.frames import call_head
-from privsep.context import MEMORY, Entry
-
 from oslo_privsep import _settings, _values, daemon
 from oslo_privsep._settings import Settings
 from oslo_privsep.priv_context import is_below
+from privsep._wire.frames import call_head
+from privsep.context import MEMORY, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Literal
 
+    from oslo_privsep.priv_context import PrivContext
     from privsep._start.process import Launched
     from privsep.context import StartOptions
 
-    from oslo_privsep.priv_context import PrivContext
 
 class Engine(privsep.Context):
     """What the engine has to know of a PrivContext.
@@ -80,10 +79,12 @@ class Engine(privsep.Context):
             os.umask(0)
             signal.signal(signal.SIGINT, signal.default_int_handler)  # children have it
             _settings.say(
-                f"{self.owner}: hardening is compatible: programs that this daemon runs "
-                "as root have all capabilities, its umask is 0 (hardening = strict)"
+                f"{self.owner}: hardening is compatible: programs that this daemon "
+                "runs as root have all capabilities, its umask is 0; to change that: "
+                "hardening = strict"
             )
-        return Table(self.owner, self._imported)
+        # A worker that is a process ends what it left behind, unless it is detached.
+        return Table(self.owner, self._imported, detach=self.isolation == "process")
 
     # -- in the client ---------------------------------------------------------
 
@@ -125,13 +126,17 @@ class Table(dict[bytes, Entry]):
     Args:
         context: whose entrypoints it has.
         imported: called after a module was imported.
+        detach: whether what an entrypoint leaves behind outlives a worker only so.
 
     """
 
-    def __init__(self, context: PrivContext, imported: Callable[[], object]) -> None:
+    def __init__(
+        self, context: PrivContext, imported: Callable[[], object], *, detach: bool
+    ) -> None:
         super().__init__()
         self._context = context
         self._imported = imported
+        self._detach = detach
 
     def __missing__(self, wire_name: bytes) -> Entry:
         """Return the row of `wire_name`; one that raises if there is none."""
@@ -141,7 +146,8 @@ class Table(dict[bytes, Entry]):
             self._imported()
         except Exception as error:  # noqa: BLE001 - the module's own, too
             return entry(name, _raiser(error))
-        row = self[wire_name] = entry(name, _served(function))
+        row = entry(name, _served(function))._replace(detach=self._detach)
+        self[wire_name] = row
         return row
 
 
@@ -151,7 +157,7 @@ def entry(
     """Return a row; in the client its function is never called."""
     wire_name = name.encode()
     limit = math.inf if timeout is None else timeout
-    return Entry(name, wire_name, function, limit, True, call_head(wire_name))  # noqa: FBT003
+    return Entry(name, wire_name, function, limit, False, call_head(wire_name))  # noqa: FBT003
 
 
 def _raiser(error: Exception) -> Callable[..., object]:

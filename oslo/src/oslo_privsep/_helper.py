@@ -14,12 +14,11 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+from oslo_privsep import _options, _settings
 from privsep._daemon import main as engine
 from privsep._wire.descriptors import peer_credentials
 from privsep.context import begin_loading
 from privsep.errors import StartError
-
-from oslo_privsep import _options, _settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +49,7 @@ _LOG_OPTIONS = {
 }
 _USAGE = """\
 usage: privsep-helper --privsep_context MODULE.VARIABLE --privsep_sock_path PATH
-                      [--config-file PATH]... [--config-dir DIR]... [options of oslo.log]
+                      [--config-file PATH]... [--config-dir DIR]... [oslo.log's]
 
 Becomes the daemon of a PrivContext; oslo_privsep starts it.
 

@@ -38,7 +38,7 @@ def launch(engine: Engine) -> Launched:
 
     """
     # Not tempfile's directory: filters that services ship name /tmp.
-    directory = tempfile.mkdtemp(prefix="privsep-", dir="/tmp")  # noqa: S108 - mode 0700
+    directory = tempfile.mkdtemp(prefix="privsep-", dir="/tmp")
     logger = logging.getLogger(engine.logger)
     try:
         path = f"{directory}/privsep.sock"
@@ -60,7 +60,10 @@ def _run(engine: Engine, words: list[str], listener: socket.socket) -> Launched:
     with helpers, undivided:
         try:
             helper = subprocess.Popen(  # noqa: S603 - the service chose the command
-                words, stdin=subprocess.DEVNULL, stdout=helpers, stderr=helpers
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=helpers.fileno(),
+                stderr=helpers.fileno(),
             )
         except BaseException:
             stderr.close()
@@ -106,9 +109,7 @@ def _accept(
         with selectors.DefaultSelector() as selector:
             selector.register(listener, selectors.EVENT_READ)
             selector.register(pidfd, selectors.EVENT_READ)
-            ready = {
-                key.fileobj for key, _ in selector.select(deadline - monotonic())
-            }
+            ready = {key.fileobj for key, _ in selector.select(deadline - monotonic())}
     finally:
         os.close(pidfd)
     if listener in ready:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from oslo_privsep import capabilities
 
@@ -84,7 +84,8 @@ def register(section: str) -> cfg.ConfigOpts.GroupAttr:
         for name, value in defaults._asdict().items():
             cfg.CONF.set_default(name, group=section, default=value)
         _registered[section] = defaults
-    return cfg.CONF[section]
+    values: cfg.ConfigOpts.GroupAttr = cfg.CONF[section]
+    return values
 
 
 def register_all() -> None:
@@ -95,15 +96,28 @@ def register_all() -> None:
 
 def options() -> Sequence[cfg.Opt]:
     """Return the options of a section, made anew."""
-    from oslo_config import cfg  # noqa: PLC0415 - not in every daemon
-    from oslo_config import types  # noqa: PLC0415
+    from oslo_config import cfg, types  # noqa: PLC0415 - not in every daemon
 
+    hardening = {
+        "compatible": (
+            "as oslo.privsep: programs that a daemon of root runs have all "
+            "capabilities, and its umask is 0"
+        ),
+        "strict": (
+            "programs that the daemon runs have at most its own capabilities, and "
+            "gain none"
+        ),
+    }
+    worker_type = {
+        "thread": "calls share the state of one process",
+        "process": "a call that overruns its timeout is killed",
+    }
     return [
         cfg.StrOpt("user", help="User that the privsep daemon runs as."),
         cfg.StrOpt("group", help="Group that the privsep daemon runs as."),
         cfg.Opt(
             "capabilities",
-            type=types.List(capability),
+            type=types.List(cast("types.ConfigType", capability)),
             default=[],
             help="Linux capabilities that the privsep daemon keeps, by name or number.",
         ),
@@ -134,21 +148,13 @@ def options() -> Sequence[cfg.Opt]:
         ),
         cfg.StrOpt(
             "hardening",
-            choices=[
-                ("compatible", "as oslo.privsep: programs that a daemon of root runs "
-                 "have all capabilities, the umask is 0"),
-                ("strict", "programs that the daemon runs have at most its own "
-                 "capabilities, and nothing gains privileges"),
-            ],
+            choices=list(hardening.items()),
             default="compatible",
             help="What the daemon gives up beside its own capabilities.",
         ),
         cfg.StrOpt(
             "worker_type",
-            choices=[
-                ("thread", "calls share the state of one process"),
-                ("process", "a call that overruns its timeout is killed"),
-            ],
+            choices=list(worker_type.items()),
             default="thread",
             help="What runs a call.",
         ),

@@ -12,11 +12,10 @@ import stat
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
+from oslo_privsep import _options
 from privsep.errors import StartError
 from privsep.rootwrap import trust
 from privsep.rootwrap.errors import Untrusted
-
-from oslo_privsep import _options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -35,6 +34,10 @@ class Settings(NamedTuple):
     thread_pool_size: int
     hardening: str
     worker_type: str
+
+
+_KNOWN = frozenset(Settings._fields)
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-, ")
 
 
 class File(NamedTuple):
@@ -127,9 +130,7 @@ def read(section: str, files: Iterable[File], say: Callable[[str], object]) -> S
         raise StartError(msg) from None
 
 
-def _settings(
-    found: Mapping[str, str], declared: _options.Declared
-) -> Settings:
+def _settings(found: Mapping[str, str], declared: _options.Declared) -> Settings:
     names = found.get("capabilities")
     count = int(found.get("thread_pool_size", _options.processors()))
     if count < 1:
@@ -173,38 +174,54 @@ def _scan(text: str, section: str) -> dict[str, str]:
         _Unusual: a line that needs more: a continued or quoted value, a reference.
 
     """
-    wanted = set(Settings._fields)
     found: dict[str, str] = {}
-    here = was_ours = False
+    is_here = may_continue = False
     for line in text.splitlines():
-        if not line.strip():
-            was_ours = False
-            continue
-        if line[0] in "#;":
-            continue
-        if line[0].isspace():
-            if was_ours:
+        if line[:1].isspace() and line.strip():
+            if may_continue:
                 raise _Unusual
             continue
-        was_ours = False
+        if not line.strip() or line[0] in "#;":
+            continue
+        may_continue = False
         if line[0] == "[":
-            here = line.strip() == f"[{section}]"
-            if not here and line.strip("[] \t").lower() == section.lower():
-                raise _Unusual
-        elif here:
-            at = min((line.find(c) for c in "=:" if c in line), default=-1)
-            name = line[:at].strip()
-            if at < 0 or name.replace("-", "_") in wanted.difference([name]):
-                raise _Unusual
-            value = line[at + 1 :].strip()
-            if name in wanted:
-                if not value.replace("_", "").replace("-", "").replace(",", "").replace(
-                    " ", ""
-                ).isalnum():
-                    raise _Unusual
+            is_here = _is_header_of(section, line)
+        elif is_here:
+            name, value = _assignment(line)
+            may_continue = name in Settings._fields
+            if may_continue:
                 found[name] = value
-                was_ours = True
     return found
+
+
+def _is_header_of(section: str, line: str) -> bool:
+    """Return whether `line` begins `section`.
+
+    Raises:
+        _Unusual: it may be another spelling of it.
+
+    """
+    if line.strip() == f"[{section}]":
+        return True
+    if line.strip("[] \t").lower() == section.lower():
+        raise _Unusual
+    return False
+
+
+def _assignment(line: str) -> tuple[str, str]:
+    """Return name and value of a line.
+
+    Raises:
+        _Unusual: it is more than a name and a plain value.
+
+    """
+    at = min((line.find(mark) for mark in "=:" if mark in line), default=-1)
+    name, value = line[:at].strip(), line[at + 1 :].strip()
+    if at < 0 or (name not in Settings._fields and name.replace("-", "_") in _KNOWN):
+        raise _Unusual
+    if name in _KNOWN and not _PLAIN.issuperset(value):
+        raise _Unusual
+    return name, value
 
 
 def _ask_oslo(file: File, section: str) -> dict[str, str]:
@@ -219,7 +236,7 @@ def _ask_oslo(file: File, section: str) -> dict[str, str]:
         try:
             conf([], default_config_files=paths, use_env=False)
             values = {name: conf[section][name] for name in Settings._fields}
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it says so with many classes
             kind = type(error).__name__
             msg = f"--config-file {file.path}: oslo.config cannot read it ({kind})"
             raise StartError(msg) from None

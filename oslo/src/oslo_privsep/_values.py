@@ -103,4 +103,3 @@ def _plain(value: object) -> object:
         return unpack(pack(value))
     except (TypeError, ValueError, OverflowError):
         return value
-

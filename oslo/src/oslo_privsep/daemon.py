@@ -15,19 +15,17 @@ import os
 import pwd
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from privsep import CallTimeout, StartError
-
 from oslo_privsep import _values, capabilities, comm
 from oslo_privsep.comm import Message, PrivsepTimeout
+from privsep import CallTimeout, StartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from privsep._client.client import Client
-    from privsep.context import Entry
-
     from oslo_privsep._engine import Engine
     from oslo_privsep.priv_context import PrivContext
+    from privsep._client.client import Client
+    from privsep.context import Entry
 
 __all__ = [
     "Daemon",
@@ -90,10 +88,9 @@ class _ClientChannel:
     """
 
     def __init__(self, context: PrivContext, *, forks: bool) -> None:
+        from oslo_privsep import _engine  # noqa: PLC0415
         from privsep._client.client import new_client  # noqa: PLC0415 - no daemon's
         from privsep.context import StartOptions  # noqa: PLC0415
-
-        from oslo_privsep import _engine  # noqa: PLC0415
 
         self._context = context
         self._engine: Engine = _engine.in_client(context, forks=forks)
@@ -259,7 +256,8 @@ def set_cloexec(fd: int) -> None:
 
 def fdopen(fd: int, *args: Any, **kwargs: Any) -> io.IOBase:  # noqa: ANN401 - open()'s
     """Return a file object of a descriptor; the arguments are those of `open`."""
-    return io.open(fd, *args, **kwargs)  # noqa: SIM115, UP020, PTH123
+    file: io.IOBase = io.open(fd, *args, **kwargs)  # noqa: SIM115, UP020, PTH123
+    return file
 
 
 class PrivsepLogHandler(logging.Handler):
@@ -334,7 +332,7 @@ class Daemon:
         conf = self.context.conf
         os.chdir("/")
         if conf.user is not None or conf.group is not None:
-            capabilities.set_keepcaps(True)  # noqa: FBT003 - as oslo.privsep has it
+            capabilities.set_keepcaps(True)
             os.setgroups([])
             if conf.group is not None:
                 setgid(conf.group)

@@ -10,7 +10,7 @@ import functools
 import importlib
 import shlex
 import threading
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from oslo_privsep import _options, daemon
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from oslo_config import cfg
+
+    from oslo_privsep.daemon import _ClientChannel as Channel
 
 ENTRYPOINT = "privsep_entrypoint"  #: the attribute that names a function's context
 
@@ -47,7 +49,9 @@ def init(root_helper: Sequence[str] | None = None) -> None:
         _helper_prefix[:] = root_helper
 
 
-def _list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
+def _list_opts() -> list[  # pyright: ignore[reportUnusedFunction] - an entry point
+    tuple[str, Sequence[cfg.Opt]]
+]:
     """Return the options of a section, for oslo-config-generator."""
     return [("privsep", _options.options())]
 
@@ -91,7 +95,7 @@ class PrivContext:
         self.pypath = pypath
         self.timeout = timeout
         self.client_mode = True
-        self.channel: daemon._ClientChannel | None = None
+        self.channel: Channel | None = None
         self.start_lock = threading.Lock()
         _options.declare(cfg_section, capabilities, logger_name)
 
@@ -175,8 +179,7 @@ class PrivContext:
             return func(*args, **kwargs)
         channel = self.channel
         if channel is None:
-            self.start()
-            channel = cast("daemon._ClientChannel", self.channel)
+            channel = self._started()
         timeout = self.timeout if _wrap_timeout is None else _wrap_timeout
         name = f"{func.__module__}.{func.__name__}"
         return channel.remote_call(name, args, kwargs, timeout)
@@ -241,6 +244,14 @@ class PrivContext:
             else:
                 msg = f"Unknown method: {method}"
                 raise ValueError(msg)
+
+    def _started(self) -> Channel:
+        """Return the channel of a started daemon."""
+        self.start()
+        channel = self.channel
+        if channel is None:  # another thread has stopped it
+            return self._started()
+        return channel
 
     def stop(self) -> None:
         """Let go of the daemon, which finishes the calls that run; then it ends."""

@@ -30,11 +30,15 @@ class UnprivilegedPrivsepFixture(fixtures.Fixture):
         self.context = context
         self.config_override = config_override or {}
 
-    def setUp(self) -> None:  # noqa: N802 - as fixtures has it
+    def setUp(self) -> None:
         """Start it; it is stopped at cleanup."""
         super().setUp()
         self.conf = self.useFixture(config.Config()).conf
-        unprivileged = {"capabilities": [], "user": None, "group": None}
+        unprivileged: dict[str, object] = {
+            "capabilities": [],
+            "user": None,
+            "group": None,
+        }
         self.context.conf  # noqa: B018 - registers the options
         for name, value in {**unprivileged, **self.config_override}.items():
             self.conf.set_override(name, value, group=self.context.cfg_section)
