@@ -25,7 +25,7 @@ check: $(VENV)/developing
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python3
 
-pytest: $(VENV)/developing
+pytest: $(VENV)/developing $(VENV)/oslo/made
 	@tests/system-packages.sh $(TEST_PACKAGES)
 	$(BIN)/python3 tests/side_by_side.py
 
@@ -46,6 +46,11 @@ $(VENV)/installed: pyproject.toml $(wildcard scripts/*)
 	@$(PYTHON) -c 'import ensurepip' || tests/system-packages.sh python3-venv
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+# What the tests of oslo/ compare, see there.
+$(VENV)/oslo/made: $(VENV)/developing oslo/tests/make_environments.py $(wildcard oslo/tests/*.txt)
+	$(BIN)/python3 oslo/tests/make_environments.py $(VENV)/oslo
 	touch $@
 
 $(VENV)/developing: $(VENV)/installed oslo/pyproject.toml $(wildcard oslo/scripts/*)

@@ -75,6 +75,8 @@ class Engine(privsep.Context):
         """Make this process the daemon; return the table, which fills itself."""
         super().begin_serving()
         self.owner.set_client_mode(False)
+        if self._forks:
+            _name_process_in_records(str(self.owner))
         if not self._strict:
             os.umask(0)
             signal.signal(signal.SIGINT, signal.default_int_handler)  # children have it
@@ -113,6 +115,18 @@ class Engine(privsep.Context):
         """Log what the daemon printed, as oslo.privsep does."""
         del stream, pid
         logging.getLogger(self.logger).warning("privsep log: %s", text)
+
+
+def _name_process_in_records(name: str) -> None:
+    """Have records say which daemon made them: a fork has its client's name."""
+    make = logging.getLogRecordFactory()
+
+    def make_named(*args: object, **kwargs: object) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.processName = name
+        return record
+
+    logging.setLogRecordFactory(make_named)
 
 
 def _id(name: str | None) -> str | int | None:

@@ -131,12 +131,10 @@ class Future:
     def result(self) -> Any:  # noqa: ANN401 - as it was set
         """Return the result, or raise what was set; the lock is held.
 
-        Raises:
-            PrivsepTimeout: none came in time.
-
+        If none came in time, that is the message of a `PrivsepTimeout`.
         """
         if not self._come.wait_for(lambda: self._done, self._timeout):
-            raise PrivsepTimeout
+            return (Message.ERR.value, f"{__name__}.{PrivsepTimeout.__name__}", "")
         if self._error is not None:
             raise self._error
         return self._value
@@ -186,10 +184,9 @@ class ClientChannel:
 
         Args:
             msg: of any type that crosses.
-            timeout: seconds; None: no limit.
+            timeout: seconds, as of `Future`; None: no limit.
 
         Raises:
-            PrivsepTimeout: no reply came in time.
             OSError: the other side is gone.
             TypeError, OverflowError: the message does not cross.
 

@@ -256,7 +256,7 @@ def set_cloexec(fd: int) -> None:
 
 def fdopen(fd: int, *args: Any, **kwargs: Any) -> io.IOBase:  # noqa: ANN401 - open()'s
     """Return a file object of a descriptor; the arguments are those of `open`."""
-    file: io.IOBase = io.open(fd, *args, **kwargs)  # noqa: SIM115, UP020, PTH123
+    file: io.IOBase = io.open(fd, *args, **kwargs)  # noqa: SIM115, UP020
     return file
 
 
