@@ -71,7 +71,9 @@ def public_python() -> Iterator[PublicPython]:
 
 
 def _is_public(path: Path) -> bool:
-    return all(place.stat().st_mode & 0o001 for place in (path, *path.parents))
+    """Tell whether every user may run it, and a daemon that sudo starts, too."""
+    found = [place.stat() for place in (path, *path.parents)]
+    return all(x.st_mode & 0o001 and not (x.st_mode & 0o022 or x.st_uid) for x in found)
 
 
 def _version() -> str:

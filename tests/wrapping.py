@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 import pytest
 
 import privsep
-from privsep.rootwrap import Untrusted, load, trust
+from privsep._start import trust
+from privsep.rootwrap import Untrusted, load
 from privsep.rootwrap.judge import judge
 
 if TYPE_CHECKING:

@@ -79,8 +79,8 @@ def _run(engine: Engine, words: list[str], listener: socket.socket) -> Launched:
     finally:
         _reap(helper)
     what = f"{engine.owner} could not be started by {words[0]}"
-    _, said = wait_until_ready(launched, what, "", DEADLINE)
-    return launched._replace(said=said)
+    _, launched = wait_until_ready(launched, what, "", DEADLINE)
+    return launched
 
 
 def _reap(helper: subprocess.Popen[bytes]) -> None:

@@ -13,9 +13,9 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from oslo_privsep import _options
+from privsep._start import trust
+from privsep._start.trust import Untrusted
 from privsep.errors import StartError
-from privsep.rootwrap import trust
-from privsep.rootwrap.errors import Untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

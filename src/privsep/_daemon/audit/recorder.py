@@ -63,6 +63,7 @@ class Recorder:
         wait: bool,
     ) -> None:
         self._sock: socket.socket | None = sock
+        self._send = sock.send
         self._bell = bell
         self._asleep = asleep
         self._lost = lost
@@ -129,17 +130,16 @@ class Recorder:
 
         A full queue is waited for once, and then again after there was room.
         """
-        if self._sock is None:
-            return False
         try:
-            self._sock.send(message, _DONTWAIT)
+            self._send(message, _DONTWAIT)
         except BlockingIOError:
             self._ring()
             if self._patient and self._found_room(message):
                 return True
             self._patient = False
-        except OSError:  # the writer is gone
-            pass
+        except OSError:  # the writer is gone, or this is closed
+            if self._sock is None:
+                return False
         else:
             self._patient = True
             return True
