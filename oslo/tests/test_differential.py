@@ -9,7 +9,7 @@ import shutil
 import subprocess
 
 import pytest
-from columns import BETTER, PROGRAMS, Row, rows, show
+from columns import BETTER, PROGRAMS, Row, rows, show, stands_for
 
 
 def _may_sudo() -> bool:
@@ -40,8 +40,11 @@ def test_ours_does_what_theirs_does_or_better(table: list[Row], program: str) ->
 
 def test_what_is_called_better_differs(table: list[Row]) -> None:
     differ = {row.name for row in table if row.theirs != row.ours}
-    assert set(BETTER) == {name for name in BETTER if name in differ}
+    same = [
+        each for each in BETTER if not any(stands_for(each, name) for name in differ)
+    ]
+    assert not same
 
 
 def test_each_program_has_rows(table: list[Row]) -> None:
-    assert len(table) > 400
+    assert len(table) > 700
