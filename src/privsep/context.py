@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from privsep._boundary import parameters
     from privsep._client.client import Client
+    from privsep._start.process import Launched
     from privsep.audit import Audit
     from privsep.status import DaemonStatus
 
@@ -169,6 +170,43 @@ class Context:
     def __repr__(self) -> str:
         """Return its name and place."""
         return f"<privsep.Context {self.name!r} of {self.module}>"
+
+    # -- what a subclass may decide otherwise (oslo/ has one) -----------------------
+
+    #: the logger that handles what the daemon logs; None: each record's own
+    logger: str | None = None
+    #: whether programs that the daemon runs are bound by its capabilities, too
+    bounds_programs = True
+
+    def launch(self, options: StartOptions) -> tuple[Launched, str]:
+        """Start the daemon; return it when it is ready, and the method's name.
+
+        Raises:
+            StartError: it did not start.
+            ValueError: no such method or namespace.
+
+        """
+        from privsep._start.methods import launch  # noqa: PLC0415 - in the client only
+
+        return launch(self, options)
+
+    def may_import(self, module: str) -> bool:
+        """Return whether a client may import `module` for an exception's class."""
+        return (
+            module == self.prefix
+            or module.startswith(f"{self.prefix}.")
+            or module in self.modules
+        )
+
+    def log_line(self, stream: str, pid: int | None, text: str) -> None:
+        """Log a line that the daemon, or a worker with `pid`, printed to `stream`."""
+        import logging  # noqa: PLC0415 - in the client only
+
+        logger = logging.getLogger(f"privsep.{self.name}")
+        if pid is None:
+            logger.warning("%s of the daemon: %s", stream, text)
+        else:
+            logger.info("%s of %s: %s", stream, pid, text)
 
     def _check(self) -> None:
         _check_timeout(self.timeout)
