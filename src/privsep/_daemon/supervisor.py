@@ -618,19 +618,24 @@ class Supervisor:
                 continue
             if notice.at == slots.ENDED:
                 self._end_worker(worker, Fate(Ending.ENDED, 0, worker.pid))
-            elif worker.look_at is None or notice.at < worker.look_at:
-                worker.look_at = notice.at
+            else:
+                worker.told = notice.at
+                if worker.look_at is None or notice.at < worker.look_at:
+                    worker.look_at = notice.at
 
     def _look_at_deadlines(self) -> None:
         now = monotonic()
         for worker in self._workers.values():
             if worker.look_at is None or now < worker.look_at or worker.overran:
                 continue
-            worker.look_at = deadline = self.slots.deadline(worker.slot_number)
+            deadline = self.slots.deadline(worker.slot_number)
+            worker.look_at = deadline
             if deadline is not None and deadline <= now:
                 worker.look_at = None
                 worker.overran = True
                 self._kill(worker)
+            elif now < worker.told and (deadline is None or worker.told < deadline):
+                worker.look_at = worker.told  # the worker relies on it
 
     # -- making room -----------------------------------------------------------
 
