@@ -80,8 +80,7 @@ class RecordingClient(Client):
         else:
             launched = userns.launch(self.context, _NAMESPACES, _SERVE_USERNS)
             what = f"context {self.context.name!r} could not be started by userns"
-            _, said = wait_until_ready(launched, what, "", deadline)
-            launched = launched._replace(said=said)
+            _, launched = wait_until_ready(launched, what, "", deadline)
         return _Mortal(launched, self.context, self._mode)
 
     def _kill(self) -> None:
