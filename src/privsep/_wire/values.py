@@ -212,6 +212,8 @@ class Encoder:
         kind = type(value)
         if kind in _NATIVE:
             return value
+        if type(value) is bytes or type(value) is bytearray:
+            return self._lower_bytes(value)
         if type(value) is list:
             self._count(len(value), depth)
             return self._lower_items(value, depth)
@@ -220,8 +222,6 @@ class Encoder:
         if type(value) is tuple or type(value) is set or type(value) is frozenset:
             self._count(len(value), depth)
             return [_MARK_OF[kind], *self._lower_items(value, depth)]
-        if type(value) is bytes or type(value) is bytearray:
-            return self._lower_bytes(value)
         return self._lower_scalar(value)
 
     def _lower_bytes(self, value: bytes | bytearray) -> object:
