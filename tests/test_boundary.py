@@ -557,6 +557,24 @@ def test_off_does_not_start_where_it_would_ignore_a_protection(
         made.context.start(METHOD)
 
 
+def test_what_is_registered_between_two_starts_is_checked_in_the_second(
+    module: Callable[..., Any],
+) -> None:
+    text = "def {}(value: int) -> int: return value\n"
+    made = module(text.format("bad") + text.format("later"))
+    made.context.start(METHOD)
+    made.context.stop()
+    later = made.context.entrypoint(made.later)
+    made.context.start(METHOD)
+    try:
+        for entry in (made.entry, later):
+            assert entry(1) == 1
+            with pytest.raises(privsep.Refused, match="expected int, got str"):
+                entry("1")
+    finally:
+        made.context.stop()
+
+
 def test_an_unknown_result_annotation_says_nothing(module: Callable[..., Any]) -> None:
     made = module("def bad(value: int) -> NoSuchName: return value")
     made.context.start(METHOD)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from privsep._boundary import parameters
     from privsep._client.client import Client
+    from privsep._start.process import Launched
     from privsep.audit import Audit
     from privsep.status import DaemonStatus
 
@@ -45,6 +46,7 @@ class StartOptions(NamedTuple):
     method: str = "auto"
     helper: tuple[str, ...] = ("sudo", "-n")
     namespaces: tuple[str, ...] = NAMESPACES
+    path: str | None = None
     deadline: float = 10.0
 
 
@@ -168,6 +170,43 @@ class Context:
     def __repr__(self) -> str:
         """Return its name and place."""
         return f"<privsep.Context {self.name!r} of {self.module}>"
+
+    # -- what a subclass may decide otherwise (oslo/ has one) -----------------------
+
+    #: the logger that handles what the daemon logs; None: each record's own
+    logger: str | None = None
+    #: whether programs that the daemon runs are bound by its capabilities, too
+    bounds_programs = True
+
+    def launch(self, options: StartOptions) -> tuple[Launched, str]:
+        """Start the daemon; return it when it is ready, and the method's name.
+
+        Raises:
+            StartError: it did not start.
+            ValueError: no such method or namespace.
+
+        """
+        from privsep._start.methods import launch  # noqa: PLC0415 - in the client only
+
+        return launch(self, options)
+
+    def may_import(self, module: str) -> bool:
+        """Return whether a client may import `module` for an exception's class."""
+        return (
+            module == self.prefix
+            or module.startswith(f"{self.prefix}.")
+            or module in self.modules
+        )
+
+    def log_line(self, stream: str, pid: int | None, text: str) -> None:
+        """Log a line that the daemon, or a worker with `pid`, printed to `stream`."""
+        import logging  # noqa: PLC0415 - in the client only
+
+        logger = logging.getLogger(f"privsep.{self.name}")
+        if pid is None:
+            logger.warning("%s of the daemon: %s", stream, text)
+        else:
+            logger.info("%s of %s: %s", stream, pid, text)
 
     def _check(self) -> None:
         _check_timeout(self.timeout)
@@ -352,23 +391,30 @@ class Context:
 
     def start(
         self,
-        method: Literal["auto", "fork", "exec", "sudo", "userns"] = "auto",
+        method: Literal["auto", "fork", "exec", "sudo", "socket", "userns"] = "auto",
         *,
         helper: Sequence[str] = ("sudo", "-n"),
         namespaces: Iterable[str] = NAMESPACES,
+        path: str | None = None,
         deadline: float = 10.0,
     ) -> None:
-        """Start the daemon; without this, the first call does, with "auto".
+        """Start the daemon, or connect to it; without this, the first call does.
+
+        That one does it with "auto".
 
         Args:
             method: "fork": a child of this process, which has the privileges and
                 is about to drop them; "exec": a fresh interpreter, for a process
-                that has the privileges; "sudo": through `helper`; "userns": in a
-                user namespace of its own, without any privilege (for development;
-                no boundary against this process); "auto": "exec" if this process
-                has the capabilities, else "sudo" if the very command is allowed.
+                that has the privileges; "sudo": through `helper`; "socket": the
+                one that listens at `path`; "userns": in a user namespace of its
+                own, without any privilege (for development; no boundary against
+                this process); "auto": "socket" if there is one at the default
+                `path`, "exec" if this process has the capabilities, else "sudo" if
+                the very command is allowed.
             helper: the words before the daemon's command: sudo, doas, run0, ...
             namespaces: beside the user namespace, for "userns".
+            path: of the listening socket, for "socket", absolute; default:
+                /run/privsep/MODULE:CONTEXT.sock.
             deadline: seconds within which the daemon must be ready.
 
         Raises:
@@ -383,7 +429,8 @@ class Context:
         if isinstance(helper, str):
             msg = f"helper is {helper!r}; it must be a sequence: {helper.split()!r}"
             raise ValueError(msg)  # noqa: TRY004 - as every mistake here
-        client.start(StartOptions(method, tuple(helper), tuple(namespaces), deadline))
+        options = StartOptions(method, tuple(helper), tuple(namespaces), path, deadline)
+        client.start(options)
 
     def stop(self) -> None:
         """Let go of the daemon and wait, ten seconds at most, until it ended.

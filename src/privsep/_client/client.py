@@ -18,7 +18,7 @@ from privsep import errors
 from privsep._client import forking
 from privsep._client.channel import NotStarted
 from privsep._client.connection import Connection
-from privsep._start.methods import launch
+from privsep._start.methods import chosen, connect
 from privsep.context import StartOptions, status_entry
 from privsep.status import DaemonStatus
 
@@ -41,7 +41,7 @@ class Client:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._forked = False
-        self._loggers = _lineage(context.prefix)
+        self._loggers = _lineage(context.logger or context.prefix)
         _clients.add(self)
 
     def start(self, options: StartOptions) -> None:
@@ -72,9 +72,13 @@ class Client:
         return self._connection is not None
 
     def _launch(self) -> Connection:
-        launched, method = launch(self.context, self._options)
-        self._forked = method == "fork"
-        return Connection(launched, self.context, method)
+        options = chosen(self.context, self._options)
+        self._forked = options.method == "fork"
+        if options.method == "socket":
+            control = connect(self.context, options)
+            return Connection(control, self.context, options.method)
+        launched, method = self.context.launch(options)
+        return Connection(launched.control, self.context, method, launched)
 
     def _refuse_second_fork(self) -> None:
         if self._forked:
@@ -102,7 +106,7 @@ class Client:
             self._connection = None
         connection.close(_LOST_TIMEOUT)
 
-    def call(
+    def call(  # noqa: C901 - all the steps of a call: a function more costs each
         self, entry: Entry, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> object:
         """Call `entry` in the daemon; return its result or raise its exception."""
@@ -133,6 +137,10 @@ class Client:
                 timeout = deadline - monotonic()
                 if timeout <= 0:
                     raise self._not_in_time(entry) from None
+            except errors.DaemonGone:
+                if channel.daemon_ended:  # the next call need not find it out, too
+                    self._lost(connection)
+                raise
             finally:
                 pool.give_back(channel)
 
