@@ -178,6 +178,8 @@ class Encoder:
             UnsupportedType, LimitExceeded: as `encode`.
 
         """
+        if self.something_beside:  # of a call that a signal's handler ended
+            self.clear()
         if not kwargs and (_NATIVE.issuperset(map(type, args)) or _is_plain(args)):
             data: bytes = self._packer.pack([list(args), kwargs])
             if len(data) > _KEPT_PACKER_BYTES:
