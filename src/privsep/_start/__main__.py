@@ -97,7 +97,6 @@ def main() -> NoReturn:
 
 def _take_over() -> None:
     """Set right what the caller could have set to do harm; begin the deadline."""
-    os.chdir("/")
     os.umask(0o022)  # what is compiled now is written, too
     for descriptor in range(3):
         try:
@@ -157,7 +156,7 @@ def _open_as(uid: int, gid: int, path: bytes) -> int:
     os.setegid(gid)
     os.seteuid(uid)
     try:
-        return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.open(path, os.O_PATH | os.O_CLOEXEC)
     finally:
         os.seteuid(before[2])
         os.setegid(before[1])
