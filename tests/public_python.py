@@ -6,6 +6,7 @@ All of them change the system, as root, and put it back when they are done.
 
 from __future__ import annotations
 
+import fcntl
 import inspect
 import os
 import shutil
@@ -26,18 +27,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _LAUNCHER_NAME = "privsep-daemon"
+_COMMAND_NAME = "privsep"
 _LEFT_OUT = ("site-packages", "test", "config-*", "ensurepip", "idlelib", "tkinter")
 _SUDOERS = Path("/etc/sudoers.d")
 _DOAS_CONF = Path("/etc/doas.conf")
 
 
 class PublicPython:
-    """The interpreter `executable`, and the daemon's command `launcher`."""
+    """The interpreter `executable`, the daemon's `launcher`, and `privsep` itself."""
 
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
         self.executable = str(prefix / "bin" / "python3")
         self.launcher = str(prefix / "bin" / _LAUNCHER_NAME)
+        self.command = str(prefix / "bin" / _COMMAND_NAME)
 
     def begin(
         self, script: str, *arguments: object, **options: Unpack[scripts.Options]
@@ -125,10 +128,10 @@ def _environment(prefix: Path, base: Path) -> PublicPython:
         dirs_exist_ok=True,
         ignore=shutil.ignore_patterns("__pycache__", ".*"),
     )
-    launcher = Path(python.launcher)
-    script = Path(__file__).parent.parent / "scripts" / _LAUNCHER_NAME
-    launcher.write_text(script.read_text())
-    launcher.chmod(0o755)
+    for command in (python.launcher, python.command):
+        script = Path(__file__).parent.parent / "scripts" / Path(command).name
+        Path(command).write_text(script.read_text())
+        Path(command).chmod(0o755)
     return python
 
 
@@ -194,6 +197,8 @@ def doas_rule(
 ) -> Iterator[Callable[[str], None]]:
     """A function that lets the user start one context's daemon through doas."""
     _need("doas")
+    etc = os.open(_DOAS_CONF.parent, os.O_RDONLY)
+    fcntl.flock(etc, fcntl.LOCK_EX)  # it is one file for all that run beside this
     before = _DOAS_CONF.read_bytes() if _DOAS_CONF.exists() else None
 
     def allow(variable: str) -> None:
@@ -212,3 +217,4 @@ def doas_rule(
             _DOAS_CONF.unlink(missing_ok=True)
         else:
             _DOAS_CONF.write_bytes(before)
+        os.close(etc)

@@ -36,7 +36,8 @@ def outlive(control: socket.socket) -> None:
     """
     signal.setitimer(signal.ITIMER_REAL, 0)
     _signal_on_events(control, wanted=False)
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    if os.getpid() == 1:
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
 
 
 def _signal_on_events(control: socket.socket, *, wanted: bool) -> None:
