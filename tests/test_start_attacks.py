@@ -457,20 +457,13 @@ def test_a_directory_that_is_gone_is_no_place_to_hang(field: Field) -> None:
 def test_what_is_compiled_is_written_with_the_helpers_own_umask(
     field: Field, mask: int
 ) -> None:
-    package = field.packages / f"{field.module}_package"
-    package.mkdir()
-    (package / "__init__.py").write_text(HONEST)
-    module = field.packages / f"{field.module}.py"
-    module.write_text(f"from {package.name} import context\n")
-    try:
-        assert field.attempt(umask=mask).ready
-        modes = {
-            stat.S_IMODE(path.stat().st_mode) for path in package.glob("__pycache__")
-        }
-        assert modes == {0o755}
-    finally:
-        module.write_text(HONEST)
-        shutil.rmtree(package)
+    package = field.packages / "privsep"
+    for directory in [*package.rglob("__pycache__")]:
+        shutil.rmtree(directory)
+    assert field.attempt(umask=mask).ready
+    made = [*package.rglob("__pycache__")]
+    assert package / "_start" / "__pycache__" in made
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o755}
 
 
 _LIMITS = [

@@ -1,9 +1,9 @@
 """What privsep-daemon runs: it judges who calls, and what would run, then becomes that.
 
 Runs in the privileged process, first of all.  The launcher has closed every
-descriptor but 0, 1 and 2, and starts this without `site`, so that no .pth file is read
-before it is looked at.  Until then nothing is imported but the standard library and
-what stands beside this file.
+descriptor but 0, 1 and 2, has set the umask, and starts this without `site`, so that
+no .pth file is read before it is looked at.  Until then nothing is imported but the
+standard library and what stands beside this file.
 
 The caller gives a name and a socket.  A word is written to that socket only if the
 caller made its other end: else somebody could have root write to a service of his
@@ -97,7 +97,6 @@ def main() -> NoReturn:
 
 def _take_over() -> None:
     """Set right what the caller could have set to do harm; begin the deadline."""
-    os.umask(0o022)  # what is compiled now is written, too
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
