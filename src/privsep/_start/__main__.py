@@ -13,6 +13,7 @@ choice.
 from __future__ import annotations
 
 import _socket
+import gc
 import os
 import stat
 import struct
@@ -97,6 +98,7 @@ def main() -> NoReturn:
 
 def _take_over() -> None:
     """Set right what the caller could have set to do harm; begin the deadline."""
+    gc.disable()  # until it serves: what is imported stays
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
