@@ -17,7 +17,6 @@ import select
 import signal
 import socket
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from privsep._daemon import requests, slots
 from privsep._daemon.output import LogLine, OutputPipe
@@ -38,6 +37,7 @@ from privsep._wire.control import (
 )
 from privsep._wire.descriptors import peer_credentials
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -15,13 +15,14 @@ import signal
 import socket
 import threading
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn
 
 from privsep._daemon.output import LogLine, OutputPipe
 from privsep._lockdown import attributes
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     from privsep._daemon.serve import Service
     from privsep._daemon.slots import Slot
