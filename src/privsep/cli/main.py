@@ -6,19 +6,18 @@ Runs without privileges, as whoever calls it.
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import pwd
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from privsep._start.helper import find
 from privsep.cli import doas, rootwrap_filter, sudoers, systemd
+from privsep.context import Context
 from privsep.errors import PrivsepError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from privsep.context import Context
 
 _KINDS: dict[str, Callable[[Context, str], str]] = {
     "sudoers": sudoers.generate,
@@ -32,11 +31,46 @@ def main() -> NoReturn:
     """Do what the command line asks for; end with 0, 1 (it failed) or 2 (usage)."""
     options = _parser().parse_args()
     try:
-        context = find(options.context)
-        sys.stdout.write(_KINDS[options.kind](context, _user(options.user)))
-    except (ImportError, LookupError, ValueError, PrivsepError) as error:
+        context = _find(options.context)
+        if options.command == "generate":
+            sys.stdout.write(_KINDS[options.kind](context, _user(options.user)))
+            works = True
+        else:
+            works = _examine(context, call=options.call)
+    except (ImportError, LookupError, OSError, ValueError, PrivsepError) as error:
         sys.exit(f"privsep {options.command}: {error}")
-    sys.exit(0)
+    sys.exit(0 if works else 1)
+
+
+def _find(variable: str) -> Context:
+    module, _, name = variable.partition(":")
+    found = getattr(importlib.import_module(module), name, None)
+    if not isinstance(found, Context):
+        msg = f"{variable} is not a privsep.Context (write MODULE:CONTEXT)"
+        raise LookupError(msg)  # noqa: TRY004 - it is told as it is
+    return found
+
+
+def _examine(context: Context, *, call: bool) -> bool:
+    """Print what there is to say of `context`; return whether a call would work."""
+    from privsep.cli.doctor import Diagnosis  # noqa: PLC0415 - it alone needs so much
+
+    diagnosis = Diagnosis(context)
+    for finding in diagnosis.findings:
+        print(finding)  # noqa: T201 - that is what was asked for
+    if diagnosis.method is None:
+        print("A call would not work.")  # noqa: T201
+    else:
+        print(f"A call would work, by {diagnosis.method}.")  # noqa: T201
+    if not call:
+        return diagnosis.method is not None
+    try:
+        with context:
+            print(f"\n{context.status()}")  # noqa: T201
+    except PrivsepError as error:
+        print(f"\nThe call failed: {error}")  # noqa: T201
+        return False
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +90,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("kind", choices=_KINDS)
     generate.add_argument("context", metavar="MODULE:CONTEXT")
+    doctor = commands.add_parser(
+        "doctor",
+        help="say whether a call would work, and what to do if not",
+        description="Looks at all that has to be right for a call. Run it as the "
+        "service's user, as the service runs. Exit status 0: a call would work.",
+    )
+    doctor.add_argument("context", metavar="MODULE:CONTEXT")
+    doctor.add_argument(
+        "--call", action="store_true", help="start the daemon, and ask it what it is"
+    )
     generate.add_argument("--user", help="whom the service runs as (default: you)")
     return parser
 

@@ -46,7 +46,8 @@ def generate(context: Context, user: str) -> str:
         StartError: the context is in no importable variable.
 
     """
-    stem = f"privsep-{context.variable}"
+    # systemd-analyze takes what stands behind a colon for another name.
+    stem = f"privsep-{context.variable.replace(':', '-')}"
     sections = {
         f"/etc/systemd/system/{stem}.socket": _socket(context, user),
         f"/etc/systemd/system/{stem}.service": _service(context, stem),
