@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from privsep._boundary import parameters
     from privsep._client.client import Client
+    from privsep._start.process import Launched
     from privsep.audit import Audit
     from privsep.status import DaemonStatus
 
@@ -170,6 +171,43 @@ class Context:
         """Return its name and place."""
         return f"<privsep.Context {self.name!r} of {self.module}>"
 
+    # -- what a subclass may decide otherwise (oslo/ has one) -----------------------
+
+    #: the logger that handles what the daemon logs; None: each record's own
+    logger: str | None = None
+    #: whether programs that the daemon runs are bound by its capabilities, too
+    bounds_programs = True
+
+    def launch(self, options: StartOptions) -> tuple[Launched, str]:
+        """Start the daemon; return it when it is ready, and the method's name.
+
+        Raises:
+            StartError: it did not start.
+            ValueError: no such method or namespace.
+
+        """
+        from privsep._start.methods import launch  # noqa: PLC0415 - in the client only
+
+        return launch(self, options)
+
+    def may_import(self, module: str) -> bool:
+        """Return whether a client may import `module` for an exception's class."""
+        return (
+            module == self.prefix
+            or module.startswith(f"{self.prefix}.")
+            or module in self.modules
+        )
+
+    def log_line(self, stream: str, pid: int | None, text: str) -> None:
+        """Log a line that the daemon, or a worker with `pid`, printed to `stream`."""
+        import logging  # noqa: PLC0415 - in the client only
+
+        logger = logging.getLogger(f"privsep.{self.name}")
+        if pid is None:
+            logger.warning("%s of the daemon: %s", stream, text)
+        else:
+            logger.info("%s of %s: %s", stream, pid, text)
+
     def _check(self) -> None:
         _check_timeout(self.timeout)
         if self.memory is not None and self.memory < 1:
@@ -274,12 +312,10 @@ class Context:
                     if isinstance(crossing, _Unset):
                         crossing = _crossing(entry)
                     if crossing is not None:
-                        lowered = crossing.lower(args, kwargs)
-                        result = client.call(entry, *lowered)
-                        return crossing.rebuild(result)  # type: ignore[return-value]
+                        return client.call_crossing(crossing, entry, args, kwargs)  # type: ignore[return-value]
                 return client.call(entry, args, kwargs)  # type: ignore[return-value]
             if process.serving is not context:
-                raise errors.Refused(_other_context(entry, context, process.serving))
+                raise errors.Refused(other_context(entry, context, process.serving))
             return function(*args, **kwargs)
 
         return call
@@ -312,6 +348,15 @@ class Context:
 
         """
         _Process.serving = self
+        return self.served_table()
+
+    def served_table(self) -> dict[bytes, Entry]:
+        """Return the table by the names that calls have on the wire.
+
+        Raises:
+            StartError: an annotation of a parameter cannot be checked.
+
+        """
         self.check_annotations()
         return {entry.wire_name: entry for entry in self._checked.values()}
 
@@ -510,7 +555,8 @@ def _starts_itself(context: Context, call: str) -> str:
     )
 
 
-def _other_context(entry: Entry, wanted: Context, serving: Context) -> str:
+def other_context(entry: Entry, wanted: Context, serving: Context) -> str:
+    """Return why a daemon does not make calls of another context."""
     return (
         f"{entry.name}() belongs to context {wanted.name!r}, and this is the daemon "
         f"of {serving.name!r}: call it from the service"

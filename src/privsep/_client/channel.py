@@ -63,6 +63,7 @@ class Channel:
         self, sock: socket.socket, fate: socket.socket, context: Context
     ) -> None:
         self.usable = True
+        self.daemon_ended = False  #: which an answer that did not come has shown
         self.place: Place | None = None  #: in the pool, which frees it afterwards
         self._unanswered = False
         self._context = context
@@ -197,7 +198,8 @@ class Channel:
                 self.usable = True
                 raise rebuild(decode(event[1]), self._context)
             elif event[0] == Kind.LOG:
-                handle_record(cast("dict[str, object]", decode(event[1])))
+                fields = cast("dict[str, object]", decode(event[1]))
+                handle_record(fields, self._context.logger)
             elif event[0] in (Kind.ATTACH, Kind.SEGMENTS):
                 return self._receive_beside(entry, *event)
             elif event[0] == Kind.BYE:
@@ -326,6 +328,7 @@ class Channel:
 
     def _no_fate(self, name: str, *, overran: bool) -> Exception:
         if not self._unanswered:
+            self.daemon_ended = True
             return errors.DaemonGone(f"the daemon ended while {name} was running")
         if overran:
             msg = (

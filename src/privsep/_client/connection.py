@@ -54,7 +54,7 @@ class Connection:
 
     def _use(self, stderr: socket.socket | None, said: bytes) -> None:
         self.pool = Pool(self._context.workers, self._open_channel)
-        self._logs = LogReader(self._context.name, stderr, said, self._reap)
+        self._logs = LogReader(self._context, stderr, said, self._reap)
         self._introduced = False
         self._introducing = threading.Lock()
 

@@ -50,7 +50,8 @@ def run(
         inherited = environment.clean(control.fileno(), forked=forked)
         starter.end_with(control)
         loaded = _load(load, inherited)
-        _refuse_clients_uid(loaded.ids.uid, peer_credentials(control).uid)
+        if loaded.context.bounds_programs:
+            _refuse_clients_uid(loaded.ids.uid, peer_credentials(control).uid)
         locked = _lock_down(loaded)
         starter.outlive(control)
         control.send(Encoder().encode([Reply.READY.value, locked.missing]))
@@ -160,7 +161,9 @@ def _lock_down(loaded: _Loaded) -> _Locked:
         from privsep._daemon.audit import auditor  # noqa: PLC0415 - only with an audit
 
         audit = auditor.start(context.audit, context.name, table)
-    outcome = lock_down(Kept(ids, context.capability_mask, context.sandbox))
+    outcome = lock_down(
+        Kept(ids, context.capability_mask, context.sandbox, context.bounds_programs)
+    )
     if audit is not None:
         audit.wait_until_ready()
     rlimits = () if context.sandbox is None else context.sandbox.rlimits

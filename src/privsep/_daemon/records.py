@@ -58,6 +58,12 @@ class RecordSender(logging.Handler):
         else:
             self._calls[threading.get_ident()] = frames
 
+    @staticmethod
+    def set_level(level: int) -> None:
+        """Have records made of at least `level` only."""
+        if logging.root.level != level:  # as a fork has it from its service
+            logging.root.setLevel(level)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""
         try:
@@ -113,9 +119,3 @@ def install() -> RecordSender:
     logging.root.handlers[:] = [sender]
     logging.raiseExceptions = False
     return sender
-
-
-def set_level(level: int) -> None:
-    """Make records of at least `level` only."""
-    if logging.root.level != level:  # as a fork has it from its service
-        logging.root.setLevel(level)

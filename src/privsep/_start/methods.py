@@ -35,7 +35,7 @@ def chosen(context: Context, options: StartOptions) -> StartOptions:
         ValueError: no such method or namespace.
 
     """
-    _check(options)
+    check(options)
     if options.method != "auto":
         return options
     return options._replace(method=_choose(context, options))
@@ -83,7 +83,7 @@ def _warn(context: Context, abi: object, *missing: object) -> None:
         )
 
 
-def _check(options: StartOptions) -> None:
+def check(options: StartOptions) -> None:
     if options.method not in _METHODS:
         msg = f"no start method {options.method!r}; there are: {', '.join(_METHODS)}"
         raise ValueError(msg)
