@@ -382,6 +382,10 @@ class Context:
         lowering = None if self.validate == "off" else parameters.lowering(entry)
         return entry._replace(function=lowering or entry.function, check=check)
 
+    def entries(self) -> list[Entry]:
+        """Return the rows of its table as they are now."""
+        return list(self._table.values())
+
     @staticmethod
     def serve_status(table: dict[bytes, Entry], report: Callable[[], object]) -> None:
         """Have the daemon with `table` answer `status` with what `report` returns."""
