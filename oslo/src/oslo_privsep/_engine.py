@@ -36,7 +36,6 @@ class Engine(privsep.Context):
         settings: what its options say.
         environment: the names of the variables that the daemon keeps.
         forks: whether the first start is by fork; later ones are by command.
-        imported: called in the daemon after an import, which a name asked for.
 
     """
 
@@ -47,7 +46,6 @@ class Engine(privsep.Context):
         environment: Iterable[str],
         *,
         forks: bool = False,
-        imported: Callable[[], object] = int,
     ) -> None:
         self._strict = settings.hardening == "strict"
         super().__init__(
@@ -67,7 +65,6 @@ class Engine(privsep.Context):
         self.bounds_programs = self._strict
         self.owner = context
         self._forks = forks
-        self._imported = imported
 
     # -- in the daemon ---------------------------------------------------------
 
@@ -86,7 +83,7 @@ class Engine(privsep.Context):
                 "hardening = strict"
             )
         # A worker that is a process ends what it left behind, unless it is detached.
-        return Table(self.owner, self._imported, detach=self.isolation == "process")
+        return Table(self.owner, detach=self.isolation == "process")
 
     # -- in the client ---------------------------------------------------------
 
@@ -139,17 +136,13 @@ class Table(dict[bytes, Entry]):
 
     Args:
         context: whose entrypoints it has.
-        imported: called after a module was imported.
         detach: whether what an entrypoint leaves behind outlives a worker only so.
 
     """
 
-    def __init__(
-        self, context: PrivContext, imported: Callable[[], object], *, detach: bool
-    ) -> None:
+    def __init__(self, context: PrivContext, *, detach: bool) -> None:
         super().__init__()
         self._context = context
-        self._imported = imported
         self._detach = detach
 
     def __missing__(self, wire_name: bytes) -> Entry:
@@ -157,7 +150,6 @@ class Table(dict[bytes, Entry]):
         name = wire_name.decode("utf-8", "backslashreplace")
         try:
             function = find(self._context, name)
-            self._imported()
         except Exception as error:  # noqa: BLE001 - the module's own, too
             return entry(name, _raiser(error))
         row = entry(name, _served(function))._replace(detach=self._detach)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oslo_config import cfg
 
 LOGGER = "oslo_privsep.daemon"
+CONFIG = "oslo_config.cfg"  #: the module
 MOST_WORKERS = 1024
 
 
@@ -65,7 +66,7 @@ def declare(
 
     """
     _declared[section] = Declared(list(map(capability, numbers)), logger_name)
-    if not _Process.is_daemon:
+    if not _Process.is_daemon or CONFIG in sys.modules:
         register(section)
 
 
@@ -167,10 +168,8 @@ def processors() -> int:
 
 
 def load_files(paths: Sequence[str]) -> None:
-    """Have oslo.config, if it is loaded, know the options, and the files at `paths`."""
-    if "oslo_config.cfg" not in sys.modules:
-        return
-    from oslo_config import cfg  # noqa: PLC0415 - it is loaded
+    """Have oslo.config, which is loaded, know the options, and the files at `paths`."""
+    from oslo_config import cfg  # noqa: PLC0415 - not in every daemon
 
     register_all()
     conf: Any = cfg.CONF
