@@ -46,6 +46,7 @@ class StartOptions(NamedTuple):
     method: str = "auto"
     helper: tuple[str, ...] = ("sudo", "-n")
     namespaces: tuple[str, ...] = NAMESPACES
+    path: str | None = None
     deadline: float = 10.0
 
 
@@ -311,12 +312,10 @@ class Context:
                     if isinstance(crossing, _Unset):
                         crossing = _crossing(entry)
                     if crossing is not None:
-                        lowered = crossing.lower(args, kwargs)
-                        result = client.call(entry, *lowered)
-                        return crossing.rebuild(result)  # type: ignore[return-value]
+                        return client.call_crossing(crossing, entry, args, kwargs)  # type: ignore[return-value]
                 return client.call(entry, args, kwargs)  # type: ignore[return-value]
             if process.serving is not context:
-                raise errors.Refused(_other_context(entry, context, process.serving))
+                raise errors.Refused(other_context(entry, context, process.serving))
             return function(*args, **kwargs)
 
         return call
@@ -349,6 +348,15 @@ class Context:
 
         """
         _Process.serving = self
+        return self.served_table()
+
+    def served_table(self) -> dict[bytes, Entry]:
+        """Return the table by the names that calls have on the wire.
+
+        Raises:
+            StartError: an annotation of a parameter cannot be checked.
+
+        """
         self.check_annotations()
         return {entry.wire_name: entry for entry in self._checked.values()}
 
@@ -383,23 +391,30 @@ class Context:
 
     def start(
         self,
-        method: Literal["auto", "fork", "exec", "sudo", "userns"] = "auto",
+        method: Literal["auto", "fork", "exec", "sudo", "socket", "userns"] = "auto",
         *,
         helper: Sequence[str] = ("sudo", "-n"),
         namespaces: Iterable[str] = NAMESPACES,
+        path: str | None = None,
         deadline: float = 10.0,
     ) -> None:
-        """Start the daemon; without this, the first call does, with "auto".
+        """Start the daemon, or connect to it; without this, the first call does.
+
+        That one does it with "auto".
 
         Args:
             method: "fork": a child of this process, which has the privileges and
                 is about to drop them; "exec": a fresh interpreter, for a process
-                that has the privileges; "sudo": through `helper`; "userns": in a
-                user namespace of its own, without any privilege (for development;
-                no boundary against this process); "auto": "exec" if this process
-                has the capabilities, else "sudo" if the very command is allowed.
+                that has the privileges; "sudo": through `helper`; "socket": the
+                one that listens at `path`; "userns": in a user namespace of its
+                own, without any privilege (for development; no boundary against
+                this process); "auto": "socket" if there is one at the default
+                `path`, "exec" if this process has the capabilities, else "sudo" if
+                the very command is allowed.
             helper: the words before the daemon's command: sudo, doas, run0, ...
             namespaces: beside the user namespace, for "userns".
+            path: of the listening socket, for "socket", absolute; default:
+                /run/privsep/MODULE:CONTEXT.sock.
             deadline: seconds within which the daemon must be ready.
 
         Raises:
@@ -414,7 +429,8 @@ class Context:
         if isinstance(helper, str):
             msg = f"helper is {helper!r}; it must be a sequence: {helper.split()!r}"
             raise ValueError(msg)  # noqa: TRY004 - as every mistake here
-        client.start(StartOptions(method, tuple(helper), tuple(namespaces), deadline))
+        options = StartOptions(method, tuple(helper), tuple(namespaces), path, deadline)
+        client.start(options)
 
     def stop(self) -> None:
         """Let go of the daemon and wait, ten seconds at most, until it ended.
@@ -535,7 +551,8 @@ def _starts_itself(context: Context, call: str) -> str:
     )
 
 
-def _other_context(entry: Entry, wanted: Context, serving: Context) -> str:
+def other_context(entry: Entry, wanted: Context, serving: Context) -> str:
+    """Return why a daemon does not make calls of another context."""
     return (
         f"{entry.name}() belongs to context {wanted.name!r}, and this is the daemon "
         f"of {serving.name!r}: call it from the service"

@@ -18,14 +18,16 @@ from privsep import errors
 from privsep._client import forking
 from privsep._client.channel import NotStarted
 from privsep._client.connection import Connection
+from privsep._start.methods import chosen, connect
 from privsep.context import StartOptions, status_entry
 from privsep.status import DaemonStatus
 
 if TYPE_CHECKING:
+    from privsep._boundary.parameters import Crossing
     from privsep._client.channel import Channel
     from privsep.context import Context, Entry
 
-_STATUS = status_entry(dict)
+STATUS = status_entry(dict)
 _STOP_TIMEOUT = 10.0
 _LOST_TIMEOUT = 1.0
 
@@ -40,6 +42,7 @@ class Client:
         self._connection: Connection | None = None
         self._forked = False
         self._loggers = _lineage(context.logger or context.prefix)
+        _clients.add(self)
 
     def start(self, options: StartOptions) -> None:
         """Start the daemon; see `Context.start`."""
@@ -69,9 +72,13 @@ class Client:
         return self._connection is not None
 
     def _launch(self) -> Connection:
-        launched, method = self.context.launch(self._options)
-        self._forked = method == "fork"
-        return Connection(launched, self.context, method)
+        options = chosen(self.context, self._options)
+        self._forked = options.method == "fork"
+        if options.method == "socket":
+            control = connect(self.context, options)
+            return Connection(control, self.context, options.method)
+        launched, method = self.context.launch(options)
+        return Connection(launched.control, self.context, method, launched)
 
     def _refuse_second_fork(self) -> None:
         if self._forked:
@@ -137,9 +144,20 @@ class Client:
             finally:
                 pool.give_back(channel)
 
+    def call_crossing(
+        self,
+        crossing: Crossing,
+        entry: Entry,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> object:
+        """Call `entry`, of whose values some cross as other data than they are."""
+        lowered = crossing.lower(args, kwargs)
+        return crossing.rebuild(self.call(entry, *lowered))
+
     def status(self) -> DaemonStatus:
         """Return what the daemon says of itself; see `Context.status`."""
-        answer = cast("dict[str, Any]", self.call(_STATUS, (), {}))
+        answer = cast("dict[str, Any]", self.call(STATUS, (), {}))
         connection = self.ensure_started()
         return DaemonStatus(
             context=self.context.name,
@@ -194,7 +212,6 @@ def new_client(context: Context) -> Client:
     with forking.undivided:
         if context.client is None:
             context.client = Client(context)
-            _clients.add(context.client)
         return context.client
 
 

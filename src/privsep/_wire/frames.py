@@ -57,7 +57,7 @@ class Kind:
     LOG: Final = 4  #: a logging record of the running call
     ATTACH: Final = 6  #: the next frame has descriptors; answered by the same
     BYE: Final = 5  #: the worker retires; the CALL was not read, or not to its end
-    SEGMENTS: Final = 7
+    SEGMENTS: Final = 13
     """Lengths of segments: once it is answered by the same, they come, and the frame
     that they belong to."""
 
