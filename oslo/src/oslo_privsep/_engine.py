@@ -6,7 +6,6 @@ Runs on both sides.  It is made at each start, with what the options say then.
 from __future__ import annotations
 
 import importlib
-import logging
 import math
 import os
 import signal
@@ -20,6 +19,7 @@ from privsep._wire.frames import call_head
 from privsep.context import MEMORY, Entry
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterable
     from typing import Literal
 
@@ -99,6 +99,8 @@ class Engine(privsep.Context):
             from oslo_privsep import _launch  # noqa: PLC0415 - in the client only
 
             launched, method = _launch.launch(self), "rootwrap"
+        import logging  # noqa: PLC0415 - not in every daemon
+
         logger = logging.getLogger(self.logger)
         logger.info("privsep daemon running as pid %s", launched.process.pid)
         return launched, method
@@ -111,11 +113,15 @@ class Engine(privsep.Context):
     def log_line(self, stream: str, pid: int | None, text: str) -> None:
         """Log what the daemon printed, as oslo.privsep does."""
         del stream, pid
+        import logging  # noqa: PLC0415 - as above
+
         logging.getLogger(self.logger).warning("privsep log: %s", text)
 
 
 def _name_process_in_records(name: str) -> None:
     """Have records say which daemon made them: a fork has its client's name."""
+    import logging  # noqa: PLC0415 - the client has loaded it
+
     make = logging.getLogRecordFactory()
 
     def make_named(*args: object, **kwargs: object) -> logging.LogRecord:
@@ -152,6 +158,7 @@ class Table(dict[bytes, Entry]):
             function = find(self._context, name)
         except Exception as error:  # noqa: BLE001 - the module's own, too
             return entry(name, _raiser(error))
+        function = self._context.without_wrapper(function)
         row = entry(name, _served(function))._replace(detach=self._detach)
         self[wire_name] = row
         return row

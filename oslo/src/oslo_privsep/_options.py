@@ -44,6 +44,11 @@ def begin_daemon() -> None:
     _Process.is_daemon = True
 
 
+def is_daemon() -> bool:
+    """Return whether this process is a daemon that a helper has become."""
+    return _Process.is_daemon
+
+
 def capability(value: object) -> int:
     """Return the number of a capability, given by name or number, as oslo takes it.
 
