@@ -73,11 +73,11 @@ class Client:
 
     def _launch(self) -> Connection:
         options = chosen(self.context, self._options)
-        self._forked = options.method == "fork"
         if options.method == "socket":
             control = connect(self.context, options)
             return Connection(control, self.context, options.method)
         launched, method = self.context.launch(options)
+        self._forked = method == "fork"
         return Connection(launched.control, self.context, method, launched)
 
     def _refuse_second_fork(self) -> None:
