@@ -370,6 +370,30 @@ print(json.dumps(rows))
     assert differ == []
 
 
+def test_the_generator_of_configuration_knows_the_options() -> None:
+    words = ["-m", "oslo_config.generator", "--namespace", "oslo.privsep"]
+    sample = environments.finish(environments.begin("ours", *words))
+    assert "[privsep]" in sample
+    for name in ("user", "group", "capabilities", "thread_pool_size", "helper_command"):
+        assert f"#{name} = " in sample
+    for name in ("logger_name", "log_daemon_traceback", "hardening", "worker_type"):
+        assert f"#{name} = " in sample
+
+
+@needs_root
+def test_a_console_script_of_a_service_runs_rootwrap(place: Path) -> None:
+    """As nova-rootwrap does, which names a function."""
+    (place / "filters").mkdir()
+    (place / "filters" / "a.filters").write_text(
+        "[Filters]\ne: CommandFilter, echo, root"
+    )
+    config = place / "rootwrap.conf"
+    config.write_text(f"[DEFAULT]\nfilters_path = {place}/filters\n")
+    script = "from oslo_rootwrap.cmd import main; main()"
+    words = ("-c", script, str(config), "echo", "hello")
+    assert environments.finish(environments.begin("ours", *words)) == "hello\n"
+
+
 def _helper(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     program = Path(environments.python("ours")).with_name("privsep-helper")
     return subprocess.run(
