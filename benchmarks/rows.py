@@ -93,6 +93,11 @@ def oslo_privsep(operation: str) -> Contestant:
     return Contestant("oslo.privsep", "oslo_privsep", "oslo_privsep", operation)
 
 
+def drop_in(operation: str) -> Contestant:
+    """Name an operation of oslo.privsep, with ours in its place."""
+    return Contestant("privsep-oslo", "privsep_oslo", "oslo_privsep", operation)
+
+
 def rootwrap(label: str, operation: str) -> Contestant:
     """Name an operation of our rootwrap."""
     return Contestant(label, "privsep", "rootwrap", operation)
@@ -236,6 +241,51 @@ ROWS = (
         (Ratio(privsep("sudo"), floor("sudo python3 -I -S -c pass", "sudo-pass")),),
         operations=1,
         rounds=40,
+    ),
+    Row(
+        "oslo-echo",
+        "echo(1), one thread, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("echo"), drop_in("echo"), at_least=3),),
+        operations=100,
+        rounds=100,
+    ),
+    Row(
+        "oslo-echo-1-cpu",
+        "echo(1), both sides on one processor, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("echo"), drop_in("echo"), at_least=3),),
+        operations=100,
+        rounds=60,
+        processors=1,
+    ),
+    Row(
+        "oslo-echo-2-cpus",
+        "echo(1), a processor for each side, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("echo"), drop_in("echo"), at_least=3),),
+        operations=100,
+        rounds=60,
+        processors=2,
+    ),
+    Row(
+        "oslo-echo-threads",
+        "echo(1), four threads, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("echo-threads"), drop_in("echo-threads")),),
+        operations=400,
+        rounds=60,
+        rate=True,
+    ),
+    Row(
+        "oslo-fork",
+        "fork start and first call, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("fork"), drop_in("fork")),),
+        operations=1,
+        rounds=40,
+    ),
+    Row(
+        "oslo-sudo",
+        "sudo privsep-helper and first call, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("sudo"), drop_in("sudo"), at_least=3),),
+        operations=1,
+        rounds=20,
     ),
     Row(
         "lockdown",
