@@ -538,9 +538,7 @@ def test_a_look_at_another_calls_deadline_takes_the_place_of_none_that_was_asked
 
         service.echo(1)  # asks for a look at 0.3
         wait_until(0.12)
-        in_time(
-            lambda: service.short_sleep(0.22)
-        )  # that sees its deadline, 0.42
+        in_time(lambda: service.short_sleep(0.22))  # that sees its deadline, 0.42
         service.echo(1)  # asks for a look at 0.64 or later
         wait_until(0.5)  # at 0.42 it is idle
         service.hold(held.path, LONG)
