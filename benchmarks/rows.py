@@ -93,6 +93,11 @@ def oslo_privsep(operation: str) -> Contestant:
     return Contestant("oslo.privsep", "oslo_privsep", "oslo_privsep", operation)
 
 
+def drop_in(operation: str) -> Contestant:
+    """Name an operation of oslo.privsep, with ours in its place."""
+    return Contestant("privsep-oslo", "privsep_oslo", "oslo_privsep", operation)
+
+
 def rootwrap(label: str, operation: str) -> Contestant:
     """Name an operation of our rootwrap."""
     return Contestant(label, "privsep", "rootwrap", operation)
@@ -113,6 +118,21 @@ ECHO = (
             "ping-pong with MessagePack", "privsep", "floor", "packed-ping-pong"
         ),
         floor("socketpair ping-pong", "ping-pong"),
+    ),
+)
+
+BARE_COPY = floor("bare copy there and back", "copy-large")
+
+LARGE = (
+    Ratio(privsep("echo-large"), BARE_COPY, at_most=3),
+    Ratio(floor("a sealed memfd each way", "memfd-large"), BARE_COPY),
+)
+
+VALIDATION = (
+    Ratio(
+        privsep("echo-annotated", "str, int, list[str]"),
+        privsep("echo-unannotated", "no annotations"),
+        adds_at_most=3,
     ),
 )
 
@@ -156,6 +176,20 @@ ROWS = (
         operations=100,
         rounds=100,
         processors=2,
+    ),
+    Row(
+        "large",
+        "echo of 16 MiB",
+        LARGE,
+        operations=3,
+        rounds=40,
+    ),
+    Row(
+        "validation",
+        "a call with three arguments, judged or not",
+        VALIDATION,
+        operations=100,
+        rounds=200,
     ),
     Row("audit", "echo(1), recorded in a file", AUDIT, operations=100, rounds=200),
     Row(
@@ -207,6 +241,51 @@ ROWS = (
         (Ratio(privsep("sudo"), floor("sudo python3 -I -S -c pass", "sudo-pass")),),
         operations=1,
         rounds=40,
+    ),
+    Row(
+        "oslo-echo",
+        "echo(1), one thread, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("echo"), drop_in("echo"), at_least=3),),
+        operations=100,
+        rounds=100,
+    ),
+    Row(
+        "oslo-echo-1-cpu",
+        "echo(1), both sides on one processor, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("echo"), drop_in("echo"), at_least=3),),
+        operations=100,
+        rounds=60,
+        processors=1,
+    ),
+    Row(
+        "oslo-echo-2-cpus",
+        "echo(1), a processor for each side, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("echo"), drop_in("echo"), at_least=3),),
+        operations=100,
+        rounds=60,
+        processors=2,
+    ),
+    Row(
+        "oslo-echo-threads",
+        "echo(1), four threads, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("echo-threads"), drop_in("echo-threads")),),
+        operations=400,
+        rounds=60,
+        rate=True,
+    ),
+    Row(
+        "oslo-fork",
+        "fork start and first call, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("fork"), drop_in("fork")),),
+        operations=1,
+        rounds=40,
+    ),
+    Row(
+        "oslo-sudo",
+        "sudo privsep-helper and first call, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("sudo"), drop_in("sudo"), at_least=3),),
+        operations=1,
+        rounds=20,
     ),
     Row(
         "lockdown",

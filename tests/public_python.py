@@ -6,6 +6,7 @@ All of them change the system, as root, and put it back when they are done.
 
 from __future__ import annotations
 
+import fcntl
 import inspect
 import os
 import shutil
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _LAUNCHER_NAME = "privsep-daemon"
+_COMMAND_NAME = "privsep"
 _ROOTWRAP_NAME = "privsep-rootwrap-daemon"
 _LEFT_OUT = ("site-packages", "test", "config-*", "ensurepip", "idlelib", "tkinter")
 _SUDOERS = Path("/etc/sudoers.d")
@@ -33,12 +35,13 @@ _DOAS_CONF = Path("/etc/doas.conf")
 
 
 class PublicPython:
-    """The interpreter `executable`, and the commands of daemons beside it."""
+    """The interpreter `executable`, the daemon's `launcher`, and `privsep` itself."""
 
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
         self.executable = str(prefix / "bin" / "python3")
         self.launcher = str(prefix / "bin" / _LAUNCHER_NAME)
+        self.command = str(prefix / "bin" / _COMMAND_NAME)
         self.rootwrap_daemon = str(prefix / "bin" / _ROOTWRAP_NAME)
 
     def begin(
@@ -72,7 +75,9 @@ def public_python() -> Iterator[PublicPython]:
 
 
 def _is_public(path: Path) -> bool:
-    return all(place.stat().st_mode & 0o001 for place in (path, *path.parents))
+    """Tell whether every user may run it, and a daemon that sudo starts, too."""
+    found = [place.stat() for place in (path, *path.parents)]
+    return all(x.st_mode & 0o001 and not (x.st_mode & 0o022 or x.st_uid) for x in found)
 
 
 def _version() -> str:
@@ -125,10 +130,10 @@ def _environment(prefix: Path, base: Path) -> PublicPython:
         dirs_exist_ok=True,
         ignore=shutil.ignore_patterns("__pycache__", ".*"),
     )
-    for place in (Path(python.launcher), Path(python.rootwrap_daemon)):
-        script = Path(__file__).parent.parent / "scripts" / place.name
-        place.write_text(script.read_text())
-        place.chmod(0o755)
+    for command in (python.launcher, python.command, python.rootwrap_daemon):
+        script = Path(__file__).parent.parent / "scripts" / Path(command).name
+        Path(command).write_text(script.read_text())
+        Path(command).chmod(0o755)
     return python
 
 
@@ -198,6 +203,8 @@ def doas_rule(
 ) -> Iterator[Callable[[str], None]]:
     """A function that lets the user start one context's daemon through doas."""
     _need("doas")
+    etc = os.open(_DOAS_CONF.parent, os.O_RDONLY)
+    fcntl.flock(etc, fcntl.LOCK_EX)  # it is one file for all that run beside this
     before = _DOAS_CONF.read_bytes() if _DOAS_CONF.exists() else None
 
     def allow(variable: str) -> None:
@@ -216,3 +223,4 @@ def doas_rule(
             _DOAS_CONF.unlink(missing_ok=True)
         else:
             _DOAS_CONF.write_bytes(before)
+        os.close(etc)

@@ -113,40 +113,6 @@ def test_the_hand_written_client_is_understood(daemon: Daemon, sent: Sent) -> No
     daemon.check_unharmed()
 
 
-def test_what_was_announced_once_may_come_unannounced(
-    daemon: Daemon, sent: Sent
-) -> None:
-    """A client saves a round trip; a worker that expects them loses none."""
-    line = daemon.open_line()
-    attach(line)
-    body = call_body(daemon.name("count_arguments"), pack(bare(0)))
-    for _ in range(3):
-        send_with(line, body, sent.numbers)
-        assert read_answer(line).result == 1
-    attach(line)
-    send_with(line, body, sent.numbers)
-    assert read_answer(line).result == 1
-    sent.wait_until_closed()
-    daemon.check_unharmed()
-
-
-@pytest.mark.parametrize("arguments", [pack(), pack(bare(1)), b"", b"\xc1"])
-def test_what_comes_unannounced_and_is_not_claimed_is_closed(
-    daemon: Daemon, sent: Sent, arguments: bytes
-) -> None:
-    line = daemon.open_line()
-    attach(line)
-    body = call_body(daemon.name("count_arguments"), pack())
-    send_with(line, body, [])
-    assert read_answer(line).result == 0
-    send_with(line, call_body(daemon.name("echo"), arguments), sent.numbers)
-    assert read_answer(line).error
-    sent.wait_until_closed()
-    send_with(line, body, [])
-    assert read_answer(line).result == 0
-    daemon.check_unharmed()
-
-
 @pytest.mark.parametrize(
     "arguments",
     [

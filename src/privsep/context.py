@@ -9,26 +9,28 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar, overload
 
 from privsep import errors
 from privsep._lockdown import capability_names
 from privsep._wire.frames import call_head
+from privsep._wire.typed import NamedTuple, overload
 from privsep.sandbox import Sandbox
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from struct import Struct
     from types import TracebackType
-    from typing import Any, Final, Literal, Self
+    from typing import Any, Final, Literal, ParamSpec, Self, TypeVar
 
     from privsep._boundary import parameters
     from privsep._client.client import Client
+    from privsep._start.process import Launched
     from privsep.audit import Audit
     from privsep.status import DaemonStatus
 
-P = ParamSpec("P")
-R = TypeVar("R")
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 MAX_MESSAGE = 256 * 1024 * 1024
 MEMORY = 4 * 1024 * 1024 * 1024
@@ -45,6 +47,7 @@ class StartOptions(NamedTuple):
     method: str = "auto"
     helper: tuple[str, ...] = ("sudo", "-n")
     namespaces: tuple[str, ...] = NAMESPACES
+    path: str | None = None
     deadline: float = 10.0
 
 
@@ -161,12 +164,52 @@ class Context:
         self.audit = audit
         self.validate = validate
         self._table: dict[str, Entry] = {}
+        self._checked: dict[str, Entry] = {}  #: rows with what annotations say
         self.client: Client | None = None
         self._check()
 
     def __repr__(self) -> str:
         """Return its name and place."""
         return f"<privsep.Context {self.name!r} of {self.module}>"
+
+    # -- what a subclass may decide otherwise (oslo/ has one) -----------------------
+
+    #: the logger that handles what the daemon logs; None: each record's own
+    logger: str | None = None
+    #: how a call starts the daemon
+    start_options = StartOptions()
+    #: whether programs that the daemon runs are bound by its capabilities, too
+    bounds_programs = True
+
+    def launch(self, options: StartOptions) -> tuple[Launched, str]:
+        """Start the daemon; return it when it is ready, and the method's name.
+
+        Raises:
+            StartError: it did not start.
+            ValueError: no such method or namespace.
+
+        """
+        from privsep._start.methods import launch  # noqa: PLC0415 - in the client only
+
+        return launch(self, options)
+
+    def may_import(self, module: str) -> bool:
+        """Return whether a client may import `module` for an exception's class."""
+        return (
+            module == self.prefix
+            or module.startswith(f"{self.prefix}.")
+            or module in self.modules
+        )
+
+    def log_line(self, stream: str, pid: int | None, text: str) -> None:
+        """Log a line that the daemon, or a worker with `pid`, printed to `stream`."""
+        import logging  # noqa: PLC0415 - in the client only
+
+        logger = logging.getLogger(f"privsep.{self.name}")
+        if pid is None:
+            logger.warning("%s of the daemon: %s", stream, text)
+        else:
+            logger.info("%s of %s: %s", stream, pid, text)
 
     def _check(self) -> None:
         _check_timeout(self.timeout)
@@ -272,12 +315,10 @@ class Context:
                     if isinstance(crossing, _Unset):
                         crossing = _crossing(entry)
                     if crossing is not None:
-                        lowered = crossing.lower(args, kwargs)
-                        result = client.call(entry, *lowered)
-                        return crossing.rebuild(result)  # type: ignore[return-value]
+                        return client.call_crossing(crossing, entry, args, kwargs)  # type: ignore[return-value]
                 return client.call(entry, args, kwargs)  # type: ignore[return-value]
             if process.serving is not context:
-                raise errors.Refused(_other_context(entry, context, process.serving))
+                raise errors.Refused(other_context(entry, context, process.serving))
             return function(*args, **kwargs)
 
         return call
@@ -310,9 +351,30 @@ class Context:
 
         """
         _Process.serving = self
-        return {entry.wire_name: self._served(entry) for entry in self._table.values()}
+        return self.served_table()
 
-    def _served(self, entry: Entry) -> Entry:
+    def served_table(self) -> dict[bytes, Entry]:
+        """Return the table by the names that calls have on the wire.
+
+        Raises:
+            StartError: an annotation of a parameter cannot be checked.
+
+        """
+        self.check_annotations()
+        return {entry.wire_name: entry for entry in self._checked.values()}
+
+    def check_annotations(self) -> None:
+        """Make of annotations what judges arguments, where that is not done yet.
+
+        Raises:
+            StartError: an annotation of a parameter cannot be checked.
+
+        """
+        for name, entry in self._table.items():
+            if name not in self._checked:
+                self._checked[name] = self._with_annotations(entry)
+
+    def _with_annotations(self, entry: Entry) -> Entry:
         """Return `entry` with what its annotations say."""
         if not _says_something(entry.function, result=self.validate != "off"):
             return entry
@@ -321,6 +383,10 @@ class Context:
         check = parameters.checker(entry, self.validate)
         lowering = None if self.validate == "off" else parameters.lowering(entry)
         return entry._replace(function=lowering or entry.function, check=check)
+
+    def entries(self) -> list[Entry]:
+        """Return the rows of its table as they are now."""
+        return list(self._table.values())
 
     @staticmethod
     def serve_status(table: dict[bytes, Entry], report: Callable[[], object]) -> None:
@@ -332,23 +398,30 @@ class Context:
 
     def start(
         self,
-        method: Literal["auto", "fork", "exec", "sudo", "userns"] = "auto",
+        method: Literal["auto", "fork", "exec", "sudo", "socket", "userns"] = "auto",
         *,
         helper: Sequence[str] = ("sudo", "-n"),
         namespaces: Iterable[str] = NAMESPACES,
+        path: str | None = None,
         deadline: float = 10.0,
     ) -> None:
-        """Start the daemon; without this, the first call does, with "auto".
+        """Start the daemon, or connect to it; without this, the first call does.
+
+        That one does it with "auto".
 
         Args:
             method: "fork": a child of this process, which has the privileges and
                 is about to drop them; "exec": a fresh interpreter, for a process
-                that has the privileges; "sudo": through `helper`; "userns": in a
-                user namespace of its own, without any privilege (for development;
-                no boundary against this process); "auto": "exec" if this process
-                has the capabilities, else "sudo" if the very command is allowed.
+                that has the privileges; "sudo": through `helper`; "socket": the
+                one that listens at `path`; "userns": in a user namespace of its
+                own, without any privilege (for development; no boundary against
+                this process); "auto": "socket" if there is one at the default
+                `path`, "exec" if this process has the capabilities, else "sudo" if
+                the very command is allowed.
             helper: the words before the daemon's command: sudo, doas, run0, ...
             namespaces: beside the user namespace, for "userns".
+            path: of the listening socket, for "socket", absolute; default:
+                /run/privsep/MODULE:CONTEXT.sock.
             deadline: seconds within which the daemon must be ready.
 
         Raises:
@@ -363,7 +436,8 @@ class Context:
         if isinstance(helper, str):
             msg = f"helper is {helper!r}; it must be a sequence: {helper.split()!r}"
             raise ValueError(msg)  # noqa: TRY004 - as every mistake here
-        client.start(StartOptions(method, tuple(helper), tuple(namespaces), deadline))
+        options = StartOptions(method, tuple(helper), tuple(namespaces), path, deadline)
+        client.start(options)
 
     def stop(self) -> None:
         """Let go of the daemon and wait, ten seconds at most, until it ended.
@@ -484,7 +558,8 @@ def _starts_itself(context: Context, call: str) -> str:
     )
 
 
-def _other_context(entry: Entry, wanted: Context, serving: Context) -> str:
+def other_context(entry: Entry, wanted: Context, serving: Context) -> str:
+    """Return why a daemon does not make calls of another context."""
     return (
         f"{entry.name}() belongs to context {wanted.name!r}, and this is the daemon "
         f"of {serving.name!r}: call it from the service"

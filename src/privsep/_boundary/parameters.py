@@ -123,10 +123,11 @@ class Checker:
 
         """
         held: list[int] = []
-        done: Any = args.copy()
         slot: _Slot | None = None
         try:
+            done: Any = args
             if kwargs or self._has_star:
+                done = args.copy()
                 named: Any = kwargs.copy()
                 for key, slot in self._parameters.reached(args, kwargs):
                     at = done if type(key) is int else named
@@ -137,6 +138,8 @@ class Checker:
                     break
                 value = done[place]
                 if type(value) not in kinds:
+                    if done is args:
+                        done = args.copy()
                     done[place] = slot.form.check(value, held)
         except BaseException as error:  # noqa: BLE001 - whatever it is, none may go on
             reason = self._reason(slot, error)
@@ -256,6 +259,7 @@ def lowering(entry: Entry) -> Callable[..., object] | None:
             msg = f"the result of {entry.name}() is nested too deep"
             raise errors.MessageTooLarge(msg) from None
 
+    call.__wrapped__ = function  # type: ignore[attr-defined]
     return call
 
 

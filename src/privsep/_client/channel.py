@@ -8,22 +8,20 @@ quarter of a call, this costs nothing.
 
 from __future__ import annotations
 
-import _socket
 import errno
-import math
 import os
 import signal
-import socket
-import struct
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from privsep import errors
 from privsep._client.exceptions import rebuild
 from privsep._client.logs import handle_record
+from privsep._client.timer import Timer
 from privsep._wire.control import FATE_SIZE, KILL, Ending, Fate
 from privsep._wire.frames import (
     CALL_HEADER,
+    Declined,
     DescriptorsLost,
     Frames,
     FrameTooLarge,
@@ -36,10 +34,11 @@ from privsep._wire.values import (
     LimitExceeded,
     UnsupportedType,
     decode,
-    decode_with_files,
+    decode_with,
 )
 
 if TYPE_CHECKING:
+    import socket
     from typing import TypeAlias
 
     from privsep._client.pool import Place
@@ -48,9 +47,7 @@ if TYPE_CHECKING:
     #: a frame, the end of the stream, or why neither could be had
     _Event: TypeAlias = tuple[int, bytes | memoryview] | OSError | FrameTooLarge | None
 
-_TIMEVAL = struct.Struct("@ll")
 _FATE_TIMEOUT = 1.0
-_LONGEST_TIMEOUT = 1e9  # seconds: what a timer takes; no call will see its end
 
 
 class NotStarted(Exception):
@@ -67,20 +64,16 @@ class Channel:
         self, sock: socket.socket, fate: socket.socket, context: Context
     ) -> None:
         self.usable = True
+        self.daemon_ended = False  #: which an answer that did not come has shown
         self.place: Place | None = None  #: in the pool, which frees it afterwards
         self._unanswered = False
         self._context = context
         self._sock = sock
         self._fate = fate
-        self._frames = Frames(sock, context.max_message)
-        self._encoder = Encoder(files=True)
-        self._announced = False  #: whether the worker expects descriptors by now
-        self._timeout = math.inf
-        sock.settimeout(None)  # not socket.setdefaulttimeout()'s
+        self._timer = timer = Timer(sock)
+        self._frames = Frames(sock, context.max_message, timer.renew, timer.renew)
+        self._encoder = Encoder(beside=True)
         self._fresh = True
-        # gevent and eventlet put sockets of their own in place; these never
-        # block in the kernel, so its timer does not run.
-        self._kernel_timer = type(sock).recv is _socket.socket.recv
 
     def fileno(self) -> int:
         """Return the descriptor that can be read when a reply begins."""
@@ -109,7 +102,7 @@ class Channel:
                 still usable, or not.
 
         """
-        self.begin(entry, args, kwargs, level, timeout)
+        self.begin(entry, args, kwargs, level, deadline, timeout)
         return self.finish(entry, deadline)
 
     def begin(
@@ -118,6 +111,7 @@ class Channel:
         args: tuple[object, ...],
         kwargs: dict[str, object],
         level: int,
+        deadline: float,
         timeout: float,
     ) -> None:
         """Send a CALL, whose reply is left to `finish`.
@@ -132,24 +126,27 @@ class Channel:
             raise self._cannot_send(error, entry, args, kwargs) from None
         name = entry.wire_name
         length = CALL_HEADER.size + len(name) + len(body)
-        if length > self._context.max_message:
-            raise self._too_large(entry, length)
+        if length > self._context.max_message or self._encoder.something_beside:
+            self._check_size(entry, length)
         head = entry.head.pack(length, Kind.CALL, timeout, level, len(name), name)
-        if timeout != self._timeout:
-            self._set_timeout(timeout)
+        timer = self._timer
+        if timeout != timer.seconds:
+            timer.set(timeout)
+        timer.deadline = deadline
         self.usable = False
         try:
-            if self._encoder.files:
-                self._send_with_files(head, body)
+            if self._encoder.something_beside:
+                self._send_beside(head, body)
             else:
                 self._frames.send_parts(head, body)
-        except NothingSent:
-            raise self._why_nothing_sent(entry) from None
+        except (NothingSent, Declined) as why:
+            self._not_sent(entry, deadline, why)
         except OSError as error:
             # The deadline has passed, or the worker has gone and perhaps left a
             # BYE: receiving finds out.
             if not self._is_own(error):
                 raise
+            timer.renew()
         self._fresh = False
 
     def finish(self, entry: Entry, deadline: float) -> object:
@@ -188,12 +185,15 @@ class Channel:
         )
         return errors.Unserializable(msg)
 
-    def _too_large(self, entry: Entry, length: int) -> errors.MessageTooLarge:
-        msg = (
-            f"the arguments of {entry.name}() make a message of {length} bytes, the "
-            f"limit is {self._context.max_message} (max_message=)"
-        )
-        return errors.MessageTooLarge(msg)
+    def _check_size(self, entry: Entry, length: int) -> None:
+        size = length + self._encoder.size_beside()
+        if size > self._context.max_message:
+            self._encoder.clear()
+            msg = (
+                f"the arguments of {entry.name}() make a message of {size} bytes, the "
+                f"limit is {self._context.max_message} (max_message=)"
+            )
+            raise errors.MessageTooLarge(msg)
 
     def _unsupported(self, args: tuple[object, ...], kwargs: dict[str, object]) -> str:
         for place, value in [*enumerate(args, start=1), *kwargs.items()]:
@@ -201,21 +201,15 @@ class Channel:
                 self._encoder.encode(value)
             except UnsupportedType:
                 return f"argument {place}"
+        self._encoder.clear()
         return "an argument"
 
-    def _set_timeout(self, seconds: float) -> None:
-        self._timeout = seconds
-        # At least a microsecond: zero would mean for ever.
-        most = min(max(seconds, 1e-6), _LONGEST_TIMEOUT)
-        if seconds == math.inf:
-            most = 0.0
-        if not self._kernel_timer:
-            self._sock.settimeout(most or None)
-            return
-        whole = int(most)
-        value = _TIMEVAL.pack(whole, int((most - whole) * 1e6))
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+    def _not_sent(
+        self, entry: Entry, deadline: float, why: NothingSent | Declined
+    ) -> object:
+        if isinstance(why, Declined):
+            return self._receive(entry, deadline, (Kind.ERR, why.answer))
+        raise self._why_nothing_sent(entry) from None
 
     def _is_own(self, error: OSError) -> bool:
         """Return whether the socket raised it, and not a signal's handler.
@@ -226,7 +220,7 @@ class Channel:
             return False
         if error.errno is not None or isinstance(error, Interrupted):
             return True
-        return isinstance(error, TimeoutError) and not self._kernel_timer
+        return isinstance(error, TimeoutError) and not self._timer.of_kernel
 
     def _receive(self, entry: Entry, deadline: float, event: _Event) -> object:
         """Handle `event` and what follows, until the reply."""
@@ -240,9 +234,10 @@ class Channel:
                 self.usable = True
                 raise rebuild(decode(event[1]), self._context)
             elif event[0] == Kind.LOG:
-                handle_record(cast("dict[str, object]", decode(event[1])))
-            elif event[0] == Kind.ATTACH:
-                return self._receive_with_files(entry)
+                fields = cast("dict[str, object]", decode(event[1]))
+                handle_record(fields, self._context.logger)
+            elif event[0] in (Kind.ATTACH, Kind.SEGMENTS):
+                return self._receive_beside(entry, *event)
             elif event[0] == Kind.BYE:
                 raise NotStarted
             try:
@@ -250,22 +245,21 @@ class Channel:
             except (OSError, FrameTooLarge) as error:
                 event = error
 
-    def _send_with_files(self, head: bytes, body: bytes) -> None:
-        files = self._encoder.files
+    def _send_beside(self, head: bytes, body: bytes) -> None:
+        encoder = self._encoder
         try:
-            if not self._announced:
-                self._frames.announce_descriptors()
-                self._announced = True
-            self._frames.send_attached(head, body, files)
+            self._frames.send_beside(head, body, encoder.files, encoder.segments)
         finally:
-            files.clear()
+            encoder.clear()
 
-    def _receive_with_files(self, entry: Entry) -> object:
-        """Receive the reply that brings descriptors, and return what it holds."""
+    def _receive_beside(
+        self, entry: Entry, kind: int, body: bytes | memoryview
+    ) -> object:
+        """Receive the reply that is announced, and return what it holds."""
         try:
-            _, body = self._frames.receive_attached()
-        except DescriptorsLost as error:
-            self.usable = True
+            _, body, beside = self._frames.receive_beside(kind, body)
+        except (DescriptorsLost, FrameTooLarge) as error:
+            self.usable = isinstance(error, DescriptorsLost)
             msg = f"the result of {entry.name}() cannot be received: {error}"
             raise errors.MessageTooLarge(msg) from None
         except OSError as error:
@@ -274,7 +268,7 @@ class Channel:
             late = isinstance(error, (BlockingIOError, TimeoutError))
             raise self._fate_of(entry, overran=late) from None
         self.usable = True
-        return decode_with_files(body, self._frames.descriptors)
+        return decode_with(body, *beside)
 
     def _handle_trouble(
         self, entry: Entry, deadline: float, event: OSError | FrameTooLarge | None
@@ -297,7 +291,7 @@ class Channel:
         left = deadline - monotonic()
         if left <= 0:
             raise self._fate_of(entry, overran=True)
-        self._set_timeout(left)
+        self._timer.set(left)
 
     def cancel(self) -> None:
         """Have the worker killed, if it still is, and its reply never read."""
@@ -370,6 +364,7 @@ class Channel:
 
     def _no_fate(self, name: str, *, overran: bool) -> Exception:
         if not self._unanswered:
+            self.daemon_ended = True
             return errors.DaemonGone(f"the daemon ended while {name} was running")
         if overran:
             msg = (

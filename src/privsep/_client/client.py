@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import weakref
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,35 +20,31 @@ from privsep._client import forking
 from privsep._client.channel import NotStarted
 from privsep._client.connection import Connection
 from privsep._client.pending import PendingCall
-from privsep._start.methods import launch
+from privsep._start.methods import chosen, connect
 from privsep.context import StartOptions, status_entry
 from privsep.status import DaemonStatus
 
 if TYPE_CHECKING:
+    from privsep._boundary.parameters import Crossing
     from privsep._client.channel import Channel
     from privsep.context import Context, Entry
 
-_STATUS = status_entry(dict)
+STATUS = status_entry(dict)
 _STOP_TIMEOUT = 10.0
 _LOST_TIMEOUT = 1.0
 
 
 class Client:
-    """Starts, keeps and calls the daemon of `context`.
+    """Starts, keeps and calls the daemon of `context`."""
 
-    Args:
-        context: of the daemon.
-        options: how a call starts the daemon, if `start` has not said otherwise.
-
-    """
-
-    def __init__(self, context: Context, options: StartOptions | None = None) -> None:
+    def __init__(self, context: Context) -> None:
         self.context = context
-        self._default = self._options = options or StartOptions()
+        self._options = context.start_options
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._forked = False
-        self._loggers = _lineage(context.prefix)
+        self._loggers = _lineage(context.logger or context.prefix)
+        _clients.add(self)
 
     def start(self, options: StartOptions) -> None:
         """Start the daemon; see `Context.start`."""
@@ -77,9 +74,13 @@ class Client:
         return self._connection is not None
 
     def _launch(self) -> Connection:
-        launched, method = launch(self.context, self._options)
+        options = chosen(self.context, self._options)
+        if options.method == "socket":
+            control = connect(self.context, options)
+            return Connection(control, self.context, options.method)
+        launched, method = self.context.launch(options)
         self._forked = method == "fork"
-        return Connection(launched, self.context, method)
+        return Connection(launched.control, self.context, method, launched)
 
     def _refuse_second_fork(self) -> None:
         if self._forked:
@@ -94,7 +95,7 @@ class Client:
         """Let go of the daemon; see `Context.stop`."""
         with self._lock:
             connection, self._connection = self._connection, None
-            self._options = self._default
+            self._options = self.context.start_options
             self._forked = False
         if connection is not None:
             connection.close(timeout)
@@ -107,7 +108,7 @@ class Client:
             self._connection = None
         connection.close(_LOST_TIMEOUT)
 
-    def call(
+    def call(  # noqa: C901 - all the steps of a call: a function more costs each
         self, entry: Entry, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> object:
         """Call `entry` in the daemon; return its result or raise its exception."""
@@ -138,6 +139,10 @@ class Client:
                 timeout = deadline - monotonic()
                 if timeout <= 0:
                     raise self._not_in_time(entry) from None
+            except errors.DaemonGone:
+                if channel.daemon_ended:  # the next call need not find it out, too
+                    self._lost(connection)
+                raise
             finally:
                 pool.give_back(channel)
 
@@ -166,18 +171,30 @@ class Client:
                 continue
             left = deadline - monotonic()
             try:
-                found.begin(entry, args, {}, logging.NOTSET, left)
+                found.begin(entry, args, {}, logging.NOTSET, deadline, left)
             except NotStarted:
                 pool.give_back(found)
             except BaseException:
                 pool.give_back(found)
                 raise
             else:
-                return PendingCall(found, pool, entry, deadline)
+                lost = partial(self._lost, connection)
+                return PendingCall(found, pool, entry, deadline, lost)
+
+    def call_crossing(
+        self,
+        crossing: Crossing,
+        entry: Entry,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> object:
+        """Call `entry`, of whose values some cross as other data than they are."""
+        lowered = crossing.lower(args, kwargs)
+        return crossing.rebuild(self.call(entry, *lowered))
 
     def status(self) -> DaemonStatus:
         """Return what the daemon says of itself; see `Context.status`."""
-        answer = cast("dict[str, Any]", self.call(_STATUS, (), {}))
+        answer = cast("dict[str, Any]", self.call(STATUS, (), {}))
         connection = self.ensure_started()
         return DaemonStatus(
             context=self.context.name,
@@ -227,12 +244,11 @@ def _lineage(name: str) -> list[logging.Logger]:
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
-def new_client(context: Context, options: StartOptions | None = None) -> Client:
-    """Return the one client of `context`, made at its first use; see `Client`."""
+def new_client(context: Context) -> Client:
+    """Return the one client of `context`, made at its first use."""
     with forking.undivided:
         if context.client is None:
-            context.client = Client(context, options)
-            _clients.add(context.client)
+            context.client = Client(context)
         return context.client
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from privsep._client.channel import NotStarted
+from privsep.errors import DaemonGone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from privsep._client.channel import Channel
     from privsep._client.pool import Pool
     from privsep.context import Entry
@@ -21,12 +24,18 @@ class PendingCall:
     """A call that a worker has taken; `Client.begin` makes it."""
 
     def __init__(
-        self, channel: Channel, pool: Pool, entry: Entry, deadline: float
+        self,
+        channel: Channel,
+        pool: Pool,
+        entry: Entry,
+        deadline: float,
+        lost: Callable[[], None],
     ) -> None:
         self._channel = channel
         self._pool = pool
         self._entry = entry
         self._deadline = deadline
+        self._lost = lost  #: to be called when the daemon is found gone
 
     def fileno(self) -> int:
         """Return the descriptor that can be read when the reply begins to come."""
@@ -42,6 +51,10 @@ class PendingCall:
         """
         try:
             return self._channel.finish(self._entry, self._deadline)
+        except DaemonGone:
+            if self._channel.daemon_ended:
+                self._lost()
+            raise
         finally:
             self._pool.give_back(self._channel)
 

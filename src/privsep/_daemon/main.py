@@ -11,24 +11,29 @@ import os
 import sys
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from privsep._daemon import environment, starter
 from privsep._daemon.serve import Service
 from privsep._daemon.supervisor import Supervisor
-from privsep._lockdown import limits, status
+from privsep._lockdown import limits
 from privsep._lockdown.ids import Ids
 from privsep._lockdown.order import Kept, Lockdown, LockdownError, lock_down
+from privsep._lockdown.status import Status, own
 from privsep._wire.control import REPLY_SIZE, Reply
 from privsep._wire.descriptors import peer_credentials
+from privsep._wire.typed import NamedTuple
 from privsep._wire.values import Encoder
 from privsep.errors import StartError
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import NoReturn
 
+    from privsep._daemon.admission import Admission
     from privsep._daemon.audit.auditor import Auditor
+    from privsep._daemon.listener import Listener
     from privsep.context import Context, Entry
 
 
@@ -54,15 +59,68 @@ def run(
 
     """
     try:
-        locked = _lock_down(control, load, forked=forked, drop=drop)
+        inherited = environment.clean(control.fileno(), forked=forked, limits=drop)
+        starter.end_with(control)
+        loaded = _load(load, inherited)
+        if loaded.context.bounds_programs:
+            _refuse_clients_uid(loaded.ids.uid, peer_credentials(control).uid)
+        locked = _lock_down(loaded, drop=drop)
         starter.outlive(control)
-        missing = [locked.outcome.landlock_abi, *locked.outcome.not_enforced]
-        control.send(Encoder().encode([Reply.READY.value, missing]))
+        control.send(Encoder().encode([Reply.READY.value, locked.missing]))
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
         fail(control, error)
+
+    def serve() -> None:
+        supervisor = _supervisor(locked, idle_timeout=idle_timeout)
+        supervisor.add_client(control)
+        supervisor.prepare_worker()
+        supervisor.run()
+
+    _end_with(serve)
+
+
+def listen(
+    sock: socket.socket,
+    load: Callable[[], Context],
+    read_admission: Callable[[], Admission],
+) -> NoReturn:
+    """Be the daemon of the context that `load` returns, for whoever may connect.
+
+    Every failure before it is ready goes to stderr, in the daemon's own words.
+
+    Args:
+        sock: it listens; AF_UNIX, SOCK_SEQPACKET.
+        load: as of `run`.
+        read_admission: returns who may connect; called again by SIGHUP.
+
+    """
+    # A daemon that does not listen need not load them.
+    from privsep._daemon.listener import Listener  # noqa: PLC0415
+    from privsep._daemon.manager import Manager  # noqa: PLC0415
+
+    try:
+        inherited = environment.clean(sock.fileno(), forked=False, limits=True)
+        manager = Manager(inherited)
+        loaded = _load(load, inherited)
+        listener = Listener(sock, read_admission, manager)
+        locked = _lock_down(loaded)
+    except BaseException as error:  # noqa: BLE001 - as above
+        sys.stderr.write("\n".join(filter(None, _words(error))) + "\n")
+        os._exit(1)
+
+    def serve() -> None:
+        supervisor = _supervisor(locked, listener)
+        listener.open(locked.missing)
+        supervisor.run()
+
+    _end_with(serve)
+
+
+def _end_with(serve: Callable[[], None]) -> NoReturn:
+    """End this process when `serve` returns, or by its exception."""
     status = 1
     try:
-        _serve(control, locked, idle_timeout)
+        serve()
         status = 0
     except BaseException:  # noqa: BLE001 - nothing may unwind into the starter
         import traceback  # noqa: PLC0415
@@ -70,6 +128,14 @@ def run(
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+class _Loaded(NamedTuple):
+    """A context that is loaded, in a process that has its privileges still."""
+
+    context: Context
+    table: dict[bytes, Entry]
+    ids: Ids  #: whom the daemon is to run as
 
 
 class _Locked(NamedTuple):
@@ -81,12 +147,14 @@ class _Locked(NamedTuple):
     limit: Callable[[], None]  #: sets the resource limits of what runs calls
     audit: Auditor | None
 
+    @property
+    def missing(self) -> list[object]:
+        """What a client is told, with READY, of what is not enforced."""
+        return [self.outcome.landlock_abi, *self.outcome.not_enforced]
 
-def _lock_down(
-    control: socket.socket, load: Callable[[], Context], *, forked: bool, drop: bool
-) -> _Locked:
-    inherited = environment.clean(control.fileno(), forked=forked, limits=drop)
-    starter.end_with(control)
+
+def _load(load: Callable[[], Context], inherited: Mapping[bytes, bytes]) -> _Loaded:
+    """Import what the context needs, which has the variables of its choice."""
     context = load()
     for name in context.environment:
         value = inherited.get(os.fsencode(name))
@@ -95,17 +163,22 @@ def _lock_down(
     for name in context.modules:
         __import__(name)
     table = context.begin_serving()
-    ids = Ids.look_up(context.user, context.group)
-    _refuse_clients_uid(ids.uid, peer_credentials(control).uid)
+    return _Loaded(context, table, Ids.look_up(context.user, context.group))
+
+
+def _lock_down(loaded: _Loaded, *, drop: bool = True) -> _Locked:
+    context, table, ids = loaded
     audit = None
     if context.audit is not None:
         from privsep._daemon.audit import auditor  # noqa: PLC0415 - only with an audit
 
         audit = auditor.start(context.audit, context.name, table)
     if drop:
-        outcome = lock_down(Kept(ids, context.capability_mask, context.sandbox))
+        outcome = lock_down(
+            Kept(ids, context.capability_mask, context.sandbox, context.bounds_programs)
+        )
     else:
-        outcome = Lockdown(status.Status.of(status.own()))
+        outcome = Lockdown(Status.of(own()))
     if audit is not None:
         audit.wait_until_ready()
     rlimits = () if context.sandbox is None else context.sandbox.rlimits
@@ -115,8 +188,13 @@ def _lock_down(
     return _Locked(context, table, outcome, limit, audit)
 
 
-def _serve(control: socket.socket, locked: _Locked, idle_timeout: float) -> None:
-    """Serve until the last client has gone; the first one makes its request now."""
+def _supervisor(
+    locked: _Locked,
+    listener: Listener | None = None,
+    *,
+    idle_timeout: float = math.inf,
+) -> Supervisor:
+    """Return what serves; workers share what there is in memory now."""
     context, table, outcome, limit, audit = locked
     service = Service(context.name, table, context.max_message)
     service.logging.install()
@@ -126,15 +204,14 @@ def _serve(control: socket.socket, locked: _Locked, idle_timeout: float) -> None
         workers=context.workers,
         limit=limit,
         audit=audit,
+        listener=listener,
         idle_timeout=idle_timeout,
     )
     report = partial(_report, supervisor, outcome, monotonic())
     context.serve_status(table, report)
-    supervisor.add_client(control)
     gc.freeze()  # workers share these pages
     gc.enable()
-    supervisor.prepare_worker()
-    supervisor.run()
+    return supervisor
 
 
 def _refuse_clients_uid(uid: int | None, client: int) -> None:
@@ -173,17 +250,8 @@ def _report(
 
 
 def fail(control: socket.socket, error: BaseException) -> NoReturn:
-    """Send the reason to the starter, and end.
-
-    A traceback goes along, but where the message says all.
-    """
-    import traceback  # noqa: PLC0415
-
-    said = isinstance(
-        error, (LockdownError, LookupError, StartError)
-    ) and not isinstance(error, (KeyError, IndexError))
-    text = "" if said else "".join(traceback.format_exception(error))
-    message = f"{error}" if said else f"{type(error).__name__}: {error}"
+    """Send the reason to the starter, and end."""
+    message, text = _words(error)
     half = REPLY_SIZE // 3
     reply = [Reply.FAILED.value, message[:half], text[-half:]]
     try:
@@ -191,3 +259,14 @@ def fail(control: socket.socket, error: BaseException) -> NoReturn:
     except OSError as trouble:
         sys.stderr.write(f"{message}\n{text}\n{trouble}\n")
     os._exit(1)
+
+
+def _words(error: BaseException) -> tuple[str, str]:
+    """Return what `error` says, and its traceback, unless that says no more."""
+    import traceback  # noqa: PLC0415
+
+    said = isinstance(
+        error, (LockdownError, LookupError, StartError)
+    ) and not isinstance(error, (KeyError, IndexError))
+    text = "" if said else "".join(traceback.format_exception(error))
+    return f"{error}" if said else f"{type(error).__name__}: {error}", text

@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 import struct
 import sys
-from typing import TYPE_CHECKING
 
 from privsep import errors
 from privsep._daemon import exceptions
-from privsep._wire.descriptors import close_all
 from privsep._wire.frames import (
     CALL_HEADER,
     HEADER,
+    Declined,
     DescriptorsLost,
     Frames,
     FrameTooLarge,
@@ -30,9 +29,10 @@ from privsep._wire.values import (
     Malformed,
     UnsupportedType,
     decode,
-    decode_with_files,
+    decode_with,
 )
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from privsep._daemon.output import LogLine
     from privsep._daemon.records import RecordSender
     from privsep._daemon.slots import Slot
+    from privsep._wire.frames import Beside
     from privsep.context import Entry
 
 _SEND_TIMEOUT = 60.0
@@ -78,10 +79,8 @@ class Logging:
         """Log from `level` on, as the client of the call that begins handles it."""
         self.install()
         if self._sender is not None:
-            from privsep._daemon import records  # noqa: PLC0415
-
             self.use_frames(frames)
-            records.set_level(level)
+            self._sender.set_level(level)
             self.level = level
 
 
@@ -101,12 +100,12 @@ class Service:
         frames = Frames(sock, self._max_message, slot.begin_reading)
         self.logging.use_frames(frames)
         try:
-            self._serve_calls(frames, Encoder(files=True), slot)
+            self._serve_calls(frames, Encoder(beside=True), slot)
             slot.begin(_SEND_TIMEOUT)
             frames.send(Kind.BYE)
-        except OSError:
+        except (OSError, Declined):
             # The client is gone, or it plays with the socket (O_NONBLOCK set
-            # from outside): either way there is nobody to answer.
+            # from outside), or it takes no such reply: there is nobody to answer.
             pass
         finally:
             self.logging.use_frames(None)
@@ -119,31 +118,31 @@ class Service:
         A call runs through this loop, `_answer` and little else: each function on
         the way costs it a percent.
         """
+        beside: Beside | None = None
         while True:
             try:
                 frame = frames.receive()
                 if frame is None:
                     return
                 kind, message = frame
-                if kind == Kind.ATTACH and not message:
-                    kind, message = frames.receive_attached()
-                    frames.expect_descriptors()
                 if kind != Kind.CALL:
-                    return
-                kind, body = self._answer(message, frames, encoder, slot)
+                    kind, message, beside = frames.receive_beside(kind, message)
+                    if kind != Kind.CALL:
+                        return
+                kind, body = self._answer(message, beside, frames, encoder, slot)
             except Interrupted:
                 return
             except (FrameTooLarge, DescriptorsLost) as error:
                 reply = errors.MessageTooLarge(str(error))
                 kind, body = self._refuse(reply, b"", slot)
             finally:
-                if frames.descriptors:
-                    close_all(frames.descriptors)
+                if beside is not None:
+                    beside.drop()
+                    beside = None
             head = HEADER.pack(len(body), kind)
-            if encoder.files:
-                frames.announce_descriptors()
-                frames.send_attached(head, body, encoder.files)
-                encoder.files.clear()
+            if encoder.something_beside:
+                frames.send_beside(head, body, encoder.files, encoder.segments)
+                encoder.clear()
             else:
                 frames.send_parts(head, body)
             if slot.end():
@@ -152,26 +151,27 @@ class Service:
     def _answer(  # noqa: C901, PLR0911, PLR0912 - all the steps of a call, as said above
         self,
         message: bytes | memoryview,
+        beside: Beside | None,
         frames: Frames,
         encoder: Encoder,
         slot: Slot,
     ) -> tuple[int, bytes]:
         """Run the CALL in `message`; return the kind and the body of the reply.
 
-        What it leaves of the frame's descriptors is the caller's to close.
+        What it leaves of `beside` is the caller's to drop.
         """
         try:
             timeout, level, name_size = CALL_HEADER.unpack_from(message)
             end = _NAME + name_size
-            name = bytes(message[_NAME:end])
+            name = message[_NAME:end]
+            if type(name) is not bytes:  # of a large message, a view
+                name = bytes(name)
             entry = self._table[name]
             limit = entry.limit
             slot.begin(timeout if 0 <= timeout < limit else limit)
             packed = message[end:]
             shown = args, kwargs = _arguments(
-                decode_with_files(packed, frames.descriptors)
-                if frames.descriptors
-                else decode(packed)
+                decode(packed) if beside is None else decode_with(packed, *beside)
             )
         except struct.error:
             reply = errors.Refused("a CALL without header")
@@ -189,7 +189,8 @@ class Service:
         held: list[int] = []
         if entry.check is not None:
             try:
-                shown = entry.check.redacted(args, kwargs)
+                if slot.audit is not None:
+                    shown = entry.check.redacted(args, kwargs)
                 args, kwargs, held = entry.check(args, kwargs)
             except errors.Refused as refusal:
                 return self._refuse(refusal, name, slot)
@@ -205,9 +206,12 @@ class Service:
                 entry.check.release(held)
         if limit == math.inf:
             slot.begin(_SEND_TIMEOUT)
-        if len(body) > self._max_message:
-            encoder.files.clear()
-            return Kind.ERR, self._too_large(len(body))
+        size = len(body)
+        if encoder.something_beside:
+            size += encoder.size_beside()
+        if size > self._max_message:
+            encoder.clear()
+            return Kind.ERR, self._too_large(size)
         return kind, body
 
     @staticmethod

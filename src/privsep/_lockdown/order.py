@@ -19,12 +19,13 @@ the end, through the descriptor opened first; any difference is an error.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from privsep._lockdown import attributes, capabilities, proof, securebits
 from privsep._lockdown.capability_names import SETPCAP, SYS_ADMIN, describe, mask
 from privsep._lockdown.status import Status
+from privsep._wire.typed import NamedTuple
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from privsep._lockdown.ids import Ids
     from privsep._lockdown.landlock import Ruleset
@@ -45,6 +46,8 @@ class Kept(NamedTuple):
     ids: Ids
     capabilities: int
     sandbox: Sandbox | None = None
+    #: False: programs that it runs have what their user and their file give them
+    bounds_programs: bool = True
 
 
 class Lockdown(NamedTuple):
@@ -89,9 +92,9 @@ def lock_down(kept: Kept) -> Lockdown:
     finally:
         os.close(descriptor)
     differences = _differences(before, after, kept, filtered=library is not None)
-    if before.permitted & mask([SETPCAP]) and bits != securebits.LOCKED:
+    if _may_bound(before, kept) and bits != securebits.LOCKED:
         differences.append(f"securebits is {bits}, asked for {securebits.LOCKED}")
-    if dumpable:
+    if dumpable and kept.bounds_programs:
         differences.append("the process is dumpable")
     if regained:
         differences.append(f"could be regained: {', '.join(regained)}")
@@ -183,8 +186,13 @@ def _thread_names() -> list[str]:
     return [thread.name for thread in threading.enumerate()]
 
 
+def _may_bound(before: Status, kept: Kept) -> bool:
+    """Return whether what it runs shall be bound, and this process is able to."""
+    return kept.bounds_programs and bool(before.permitted >> SETPCAP & 1)
+
+
 def _drop(before: Status, kept: Kept) -> None:
-    may_set_bounds = before.permitted >> SETPCAP & 1
+    may_set_bounds = _may_bound(before, kept)
     # Only where it is needed: what a locked-down daemon runs may not ask for it.
     changes_user = kept.ids.uid is not None and before.uids != (kept.ids.uid,) * 4
     if changes_user:
@@ -200,8 +208,9 @@ def _drop(before: Status, kept: Kept) -> None:
     elif changes_user:
         capabilities.keep_over_setuid(keep=False)
     capabilities.set_all(kept.capabilities, inherited)
-    attributes.forbid_dumping()
-    attributes.forbid_new_privileges()
+    if kept.bounds_programs:
+        attributes.forbid_dumping()
+        attributes.forbid_new_privileges()
 
 
 def _filters(sandbox: Sandbox) -> bool:
@@ -259,7 +268,7 @@ def _differences(
 ) -> list[str]:
     """Compare what the kernel says with what was asked."""
     uid, gid, groups = kept.ids
-    may_set_bounds = before.permitted & mask([SETPCAP])
+    may_set_bounds = _may_bound(before, kept)
     expected = after._replace(
         uids=before.uids if uid is None else (uid,) * 4,
         gids=before.gids if gid is None else (gid,) * 4,
@@ -271,7 +280,7 @@ def _differences(
         # programs from gaining what is in it.
         bounding=before.bounding & (kept.capabilities if may_set_bounds else -1),
         ambient=_inherited(kept),
-        no_new_privs=1,
+        no_new_privs=1 if kept.bounds_programs else before.no_new_privs,
         seccomp=_FILTERED if filtered else before.seccomp,
         threads=1,
     )

@@ -10,19 +10,48 @@ import importlib
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, NoReturn
 
 from privsep._daemon import main as daemon
+from privsep._lockdown import capability_names
+from privsep.errors import StartError
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from privsep._start.rules import Rules
     from privsep.context import Context
 
 
-def main() -> NoReturn:
-    """Be the daemon of the context that the only argument names (``sudo``)."""
-    if len(sys.argv) != 2:  # noqa: PLR2004
-        sys.exit("usage: privsep-daemon MODULE:CONTEXT (privsep starts it)")
-    _serve(sys.argv[1])
+def serve_judged(variable: str, said: Rules) -> NoReturn:
+    """Be the daemon, started by ``sudo``, after `privsep._start.__main__` let it.
+
+    Args:
+        variable: ``MODULE:CONTEXT``.
+        said: what root says of it.
+
+    """
+    daemon.run(control_socket(), lambda: find_judged(variable, said))
+
+
+def find_judged(variable: str, said: Rules) -> Context:
+    """Import and return the context, if it asks for no more than root allows.
+
+    Raises:
+        LookupError: it is none.
+        StartError: it asks for more.
+
+    """
+    context = find(variable)
+    if said.capabilities is not None:
+        more = context.capability_mask & ~said.capabilities
+        if more:
+            msg = (
+                f"{variable} asks for {capability_names.describe(more)}, which "
+                f"capabilities in {said.path} does not have"
+            )
+            raise StartError(msg)
+    return context
 
 
 def serve_own() -> NoReturn:
@@ -38,7 +67,7 @@ def serve_userns() -> NoReturn:
     control = control_socket()
 
     def load() -> Context:
-        return _find(sys.argv[1])
+        return find(sys.argv[1])
 
     try:
         namespaces.enter(names)
@@ -48,7 +77,7 @@ def serve_userns() -> NoReturn:
 
 
 def _serve(variable: str) -> NoReturn:
-    daemon.run(control_socket(), lambda: _find(variable))
+    daemon.run(control_socket(), lambda: find(variable))
 
 
 def control_socket() -> socket.socket:
@@ -62,7 +91,13 @@ def control_socket() -> socket.socket:
     return control
 
 
-def _find(variable: str) -> Context:
+def find(variable: str) -> Context:
+    """Import and return the context that ``module:name`` names.
+
+    Raises:
+        LookupError: it is none.
+
+    """
     from privsep.context import Context, begin_loading  # noqa: PLC0415
 
     begin_loading()

@@ -8,9 +8,10 @@ costs.
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
+    from privsep._start.trust import Untrusted
     from privsep.rootwrap.client import Client, Completed
     from privsep.rootwrap.config import load
-    from privsep.rootwrap.errors import BadPolicy, Untrusted
+    from privsep.rootwrap.errors import BadPolicy
     from privsep.rootwrap.judge import Verdict
     from privsep.rootwrap.policy import Policy
     from privsep.rootwrap.running import Process
@@ -27,14 +28,14 @@ __all__ = [
 ]
 
 _MODULES = {
-    "BadPolicy": "errors",
-    "Client": "client",
-    "Completed": "client",
-    "Policy": "policy",
-    "Process": "running",
-    "Untrusted": "errors",
-    "Verdict": "judge",
-    "load": "config",
+    "BadPolicy": "privsep.rootwrap.errors",
+    "Client": "privsep.rootwrap.client",
+    "Completed": "privsep.rootwrap.client",
+    "Policy": "privsep.rootwrap.policy",
+    "Process": "privsep.rootwrap.running",
+    "Untrusted": "privsep._start.trust",
+    "Verdict": "privsep.rootwrap.judge",
+    "load": "privsep.rootwrap.config",
 }
 
 
@@ -45,4 +46,4 @@ def __getattr__(name: str) -> object:
         raise AttributeError(msg)
     from importlib import import_module  # noqa: PLC0415 - libraries only
 
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(_MODULES[name]), name)

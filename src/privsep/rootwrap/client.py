@@ -10,6 +10,7 @@ import asyncio
 import math
 import os
 import selectors
+import shlex
 import weakref
 from concurrent.futures import Future
 from time import monotonic
@@ -19,7 +20,8 @@ from privsep import errors
 from privsep._client import forking
 from privsep._client.client import new_client
 from privsep._client.pending import NotStarted
-from privsep._start.methods import COMMAND
+from privsep._start.handshake import wait_until_ready
+from privsep._start.process import spawn
 from privsep._wire.frames import call_head
 from privsep._wire.open_files import Fd
 from privsep.context import MAX_WORKERS, Context, Entry, StartOptions
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Protocol, Self
+
+    from privsep._start.process import Launched
 
     class _HasFileno(Protocol):
         def fileno(self) -> int: ...
@@ -62,6 +66,27 @@ class Completed(NamedTuple):
     stderr: str
 
 
+class _Daemon(Context):
+    """The context that a command serves."""
+
+    start_options = StartOptions("sudo")  # or whatever the command begins with
+
+    def __init__(self, command: Sequence[str]) -> None:
+        super().__init__("rootwrap", capabilities=[], timeout=None, workers=MAX_WORKERS)
+        self._command = tuple(command)
+
+    def launch(self, options: StartOptions) -> tuple[Launched, str]:
+        """Start it; see `Context.launch`."""
+        what = f"{shlex.join(self._command)} became no daemon"
+        try:
+            launched = spawn(self._command, os.environ)
+        except OSError as error:
+            msg = f"{what}: {error}"
+            raise errors.StartError(msg) from error
+        _, launched = wait_until_ready(launched, what, "", _START_WITHIN)
+        return launched, options.method
+
+
 class Client:
     """Runs commands by way of a daemon, which it starts.  Any thread may use it.
 
@@ -78,12 +103,7 @@ class Client:
         if isinstance(command, str) or not command:
             msg = f"command is {command!r}; it must be a sequence of words"
             raise ValueError(msg)
-        context = Context(
-            "rootwrap", capabilities=[], timeout=None, workers=MAX_WORKERS
-        )
-        self._client = new_client(
-            context, StartOptions(COMMAND, tuple(command), (), _START_WITHIN)
-        )
+        self._client = new_client(_Daemon(command))
         self._finalizer = weakref.finalize(self, self._client.stop, 0)
         self._finalizer.atexit = False  # the daemon sees the end of this process
 

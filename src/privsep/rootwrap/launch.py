@@ -8,12 +8,20 @@ neither ids nor privileges.  What needs that is forked, and ends in `run`.
 from __future__ import annotations
 
 import os
-from signal import SIG_DFL, SIGINT, SIGPIPE, SIGXFSZ, signal
-from typing import TYPE_CHECKING
+
+# As in run.
+from _signal import (  # type: ignore[import-not-found]  # it has no stubs
+    SIG_DFL,
+    SIGINT,
+    SIGPIPE,
+    SIGXFSZ,
+    signal,
+)
 
 from privsep.rootwrap import log
 from privsep.rootwrap.run import is_self, run
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
