@@ -375,9 +375,9 @@ def test_the_generator_of_configuration_knows_the_options() -> None:
     sample = environments.finish(environments.begin("ours", *words))
     assert "[privsep]" in sample
     for name in ("user", "group", "capabilities", "thread_pool_size", "helper_command"):
-        assert f"#{name} = " in sample
+        assert f"#{name} =" in sample
     for name in ("logger_name", "log_daemon_traceback", "hardening", "worker_type"):
-        assert f"#{name} = " in sample
+        assert f"#{name} =" in sample
 
 
 @needs_root
