@@ -11,11 +11,11 @@ import os
 import resource
 import signal
 import sys
-from typing import TYPE_CHECKING
 
 from privsep._lockdown import status
 from privsep._lockdown.descriptors import replace_all_except
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

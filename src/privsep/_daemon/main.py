@@ -10,7 +10,6 @@ import os
 import sys
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from privsep._daemon import environment, starter
 from privsep._daemon.serve import Service
@@ -20,12 +19,15 @@ from privsep._lockdown.ids import Ids
 from privsep._lockdown.order import Kept, Lockdown, LockdownError, lock_down
 from privsep._wire.control import REPLY_SIZE, Reply
 from privsep._wire.descriptors import peer_credentials
+from privsep._wire.typed import NamedTuple
 from privsep._wire.values import Encoder
 from privsep.errors import StartError
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
+    from typing import NoReturn
 
     from privsep._daemon.admission import Admission
     from privsep._daemon.audit.auditor import Auditor

@@ -15,13 +15,14 @@ import signal
 import socket
 import threading
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn
 
 from privsep._daemon.output import LogLine, OutputPipe
 from privsep._lockdown import attributes
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
     from privsep._daemon.serve import Service
     from privsep._daemon.slots import Slot
@@ -64,6 +65,7 @@ class Worker:
         self.slot_number = slot_number
         self.born = monotonic()
         self.look_at: float | None = None  #: when to look at its slot, monotonic
+        self.told = 0.0  #: when it last asked for a look
         self.retiring = False
         self.overran = False
         self.cancelled = False  #: killed as its client asked

@@ -7,7 +7,8 @@ was just forked copies a page for almost every object that it makes.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+
+from privsep._wire.typed import NamedTuple
 
 _SIZE = 1 << 16  #: more than the file has
 

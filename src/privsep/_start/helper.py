@@ -10,13 +10,15 @@ import importlib
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, NoReturn
 
 from privsep._daemon import main as daemon
 from privsep._lockdown import capability_names
 from privsep.errors import StartError
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from privsep._start.rules import Rules
     from privsep.context import Context
 
