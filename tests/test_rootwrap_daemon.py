@@ -367,8 +367,9 @@ def test_a_command_of_another_user_is_that_user(client: Client) -> None:
 
 def test_a_kill_is_sent(own: Shared) -> None:
     client = own.client
-    with client.popen(["nap", "1000"]) as process:
-        pid = _child_of_a_worker("nap 1000")
+    seconds = str(1000 + os.getpid())  # nobody else's
+    with client.popen(["nap", seconds]) as process:
+        pid = _child_of_a_worker(f"nap {seconds}")
         assert client.execute(["kill", "-15", str(pid)]).returncode == NOT_ALLOWED
         assert client.execute(["kill", "-9", str(pid)]) == (0, "", "")
         assert process.wait() == -signal.SIGKILL
