@@ -103,9 +103,9 @@ def rootwrap(label: str, operation: str) -> Contestant:
     return Contestant(label, "privsep", "rootwrap", operation)
 
 
-def oslo_rootwrap(operation: str) -> Contestant:
+def oslo_rootwrap(operation: str, label: str = "oslo.rootwrap") -> Contestant:
     """Name an operation of oslo.rootwrap."""
-    return Contestant("oslo.rootwrap", "oslo_rootwrap", "oslo_rootwrap", operation)
+    return Contestant(label, "oslo_rootwrap", "oslo_rootwrap", operation)
 
 
 INTERPRETER = floor("python3 -I -S -c pass", "pass")
@@ -310,6 +310,40 @@ ROWS = (
         ),
         operations=1,
         rounds=60,
+    ),
+    Row(
+        "rootwrap-daemon",
+        "rootwrap's daemon runs true",
+        (
+            Ratio(
+                rootwrap("privsep-rootwrap-daemon", "daemon"),
+                floor("subprocess.run of true, with pipes", "true-with-pipes"),
+                at_most=1.25,
+            ),
+            Ratio(
+                oslo_rootwrap("daemon"), rootwrap("privsep-rootwrap-daemon", "daemon")
+            ),
+        ),
+        operations=20,
+        rounds=60,
+    ),
+    Row(
+        "rootwrap-daemon-threads",
+        "rootwrap's daemon runs true, one thread beside eight",
+        (
+            Ratio(
+                rootwrap("one thread", "daemon-1-thread"),
+                rootwrap("eight threads", "daemon-8-threads"),
+                at_least=1.6,
+            ),
+            Ratio(
+                oslo_rootwrap("daemon-1-thread", "oslo.rootwrap, one thread"),
+                oslo_rootwrap("daemon-8-threads", "oslo.rootwrap, eight threads"),
+            ),
+        ),
+        operations=80,
+        rounds=40,
+        rate=True,
     ),
     Row(
         "rootwrap-match",

@@ -125,7 +125,9 @@ print(json.dumps([mine, os.read(reader, 10).decode(), ended]))
 def test_the_daemon_loads_nothing_of_oslo_unless_the_context_does(
     configuration: Path,
 ) -> None:
-    configuration.write_text("[DEFAULT]\ndebug = true\n[neutronlike]\nthread_pool_size = 3\n")
+    configuration.write_text(
+        "[DEFAULT]\ndebug = true\n[neutronlike]\nthread_pool_size = 3\n"
+    )
     said = run(
         """
 first = [m for m in light.loaded("oslo_") if not m.startswith("oslo_privsep")]

@@ -176,6 +176,8 @@ class Context:
 
     #: the logger that handles what the daemon logs; None: each record's own
     logger: str | None = None
+    #: how a call starts the daemon
+    start_options = StartOptions()
     #: whether programs that the daemon runs are bound by its capabilities, too
     bounds_programs = True
 
