@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -88,7 +89,7 @@ def _reap(helper: subprocess.Popen[bytes]) -> None:
     try:
         helper.wait(_GRACE)
     except subprocess.TimeoutExpired:  # a command that stays; it ends with its child
-        helper.returncode = 0
+        threading.Thread(target=helper.wait, name="privsep helper", daemon=True).start()
 
 
 def _accept(

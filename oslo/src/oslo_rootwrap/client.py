@@ -52,9 +52,10 @@ class Client:
 
         """
         try:
-            return tuple(self._client.execute(cmd, stdin))
-        except StartError as error:
-            if isinstance(error.__cause__, OSError):
-                raise error.__cause__ from error
-            msg = f"Failed to spawn rootwrap process.\n{error}"
-            raise Exception(msg) from error  # noqa: TRY002 - as oslo.rootwrap does
+            code, out, error = self._client.execute(cmd, stdin)
+        except StartError as why:
+            if isinstance(why.__cause__, OSError):
+                raise why.__cause__ from why
+            msg = f"Failed to spawn rootwrap process.\n{why}"
+            raise Exception(msg) from why  # noqa: TRY002 - as oslo.rootwrap does
+        return code, out, error
