@@ -6,6 +6,7 @@ user can reach; what connects there is the daemon's end of the control socket.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
@@ -74,6 +75,8 @@ def _run(engine: Engine, words: list[str], listener: socket.socket) -> Launched:
         pid = peer_credentials(control).pid
         launched = Launched(control, stderr, ChildProcess(pid))
     except BaseException:
+        with contextlib.suppress(PermissionError):  # root's: its starter has gone now
+            helper.kill()
         _log_words(engine, stderr)
         stderr.close()
         raise
