@@ -13,7 +13,6 @@ import _signal  # type: ignore[import-not-found]  # it has no stubs
 import os
 import signal
 import socket
-import threading
 from time import monotonic
 
 from privsep._daemon.output import LogLine, OutputPipe
@@ -83,6 +82,8 @@ class ThreadWorker(Worker):
         # The thread has a descriptor of its own: the supervisor shuts down and
         # closes its own one whenever it has to.
         channel = job.channel.dup()
+        import threading  # noqa: PLC0415 - for these workers only
+
         threading.Thread(
             target=self._run, args=(channel, service, slot), daemon=True
         ).start()

@@ -6,7 +6,6 @@ control socket is its standard input; it takes that and the name of a context.
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 import sys
@@ -101,7 +100,8 @@ def find(variable: str) -> Context:
 
     begin_loading()
     module, _, name = variable.partition(":")
-    found = getattr(importlib.import_module(module), name, None)
+    __import__(module)
+    found = getattr(sys.modules[module], name, None)
     if not isinstance(found, Context):
         msg = f"{variable} is not a privsep.Context"
         raise LookupError(msg)  # noqa: TRY004 - the daemon reports it as it is
