@@ -1120,6 +1120,26 @@ def test_signals_during_the_start_are_not_the_users_to_send(
         field.outcome(process, ours)
 
 
+def test_the_deadline_holds_where_the_helper_leaves_signals_blocked(
+    field: Field, rules_file: Path
+) -> None:
+    """As sudo does not; the daemon waits for a path that nobody says."""
+    rules_file.write_text("deadline = 0.5\n")
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [field.python.launcher, field.name],
+        stdin=reader,
+        env={"SUDO_UID": "0", "SUDO_GID": "0"},
+        preexec_fn=_block_all,  # noqa: PLW1509 - there is one thread
+    )
+    os.close(reader)
+    try:
+        assert process.wait(HANGS) == -signal.SIGALRM
+    finally:
+        process.kill()
+        os.close(writer)
+
+
 # -- the socket by its path --------------------------------------------------------
 
 _BY_PATH = """
