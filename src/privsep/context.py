@@ -176,6 +176,8 @@ class Context:
 
     #: the logger that handles what the daemon logs; None: each record's own
     logger: str | None = None
+    #: how a call starts the daemon
+    start_options = StartOptions()
     #: whether programs that the daemon runs are bound by its capabilities, too
     bounds_programs = True
 
@@ -381,6 +383,10 @@ class Context:
         check = parameters.checker(entry, self.validate)
         lowering = None if self.validate == "off" else parameters.lowering(entry)
         return entry._replace(function=lowering or entry.function, check=check)
+
+    def entries(self) -> list[Entry]:
+        """Return the rows of its table as they are now."""
+        return list(self._table.values())
 
     @staticmethod
     def serve_status(table: dict[bytes, Entry], report: Callable[[], object]) -> None:

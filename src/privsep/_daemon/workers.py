@@ -67,6 +67,7 @@ class Worker:
         self.slot_number = slot_number
         self.born = monotonic()
         self.look_at: float | None = None  #: when to look at its slot, monotonic
+        self.told = 0.0  #: when it last asked for a look
         self.retiring = False
         self.overran = False
         self.cancelled = False  #: killed as its client asked

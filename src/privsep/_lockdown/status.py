@@ -62,7 +62,16 @@ class Status(NamedTuple):
             ValueError: the kernel leaves out a field.
 
         """
-        text = os.pread(descriptor, _SIZE, 0)
+        return cls.of(os.pread(descriptor, _SIZE, 0))
+
+    @classmethod
+    def of(cls, text: bytes) -> Status:
+        """Take it from the text of a status file.
+
+        Raises:
+            ValueError: the kernel leaves out a field.
+
+        """
 
         def bits(name: bytes) -> int:
             return int(field(text, name), 16)
