@@ -971,7 +971,7 @@ def _linked_rules(field: Field, path: Path) -> None:
 
 def _open_directory(field: Field, path: Path) -> None:
     path.write_text("")
-    path.parent.chmod(0o777)
+    path.parent.chmod(0o775)
 
 
 def _directory_of_rules(field: Field, path: Path) -> None:
@@ -984,7 +984,7 @@ def _directory_of_rules(field: Field, path: Path) -> None:
         (_own_rules, "belongs to uid {uid}"),
         (_open_rules, "mode 0666"),
         (_linked_rules, "belongs to uid {uid}"),
-        (_open_directory, "mode 0777"),
+        (_open_directory, "mode 0775"),
         (_directory_of_rules, "it is a directory"),
     ],
 )
