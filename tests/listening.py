@@ -131,7 +131,9 @@ class Manager:
     def close(self) -> None:
         if self.daemon is not None:
             self.daemon.kill()
-            self.daemon.communicate()
+            self.daemon.wait()
+            assert self.daemon.stderr is not None
+            self.daemon.stderr.close()
         self._sock.close()
         self._notices.close()
 
