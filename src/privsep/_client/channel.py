@@ -8,6 +8,7 @@ quarter of a call, this costs nothing.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from time import monotonic
@@ -74,6 +75,10 @@ class Channel:
         self._encoder = Encoder(beside=True)
         self._fresh = True
 
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when a reply begins."""
+        return self._sock.fileno()
+
     def close(self) -> None:
         """Close it here; the worker sees the end and goes."""
         self.usable = False
@@ -97,6 +102,24 @@ class Channel:
                 still usable, or not.
 
         """
+        self.begin(entry, args, kwargs, level, deadline, timeout)
+        return self.finish(entry, deadline)
+
+    def begin(
+        self,
+        entry: Entry,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        level: int,
+        deadline: float,
+        timeout: float,
+    ) -> None:
+        """Send a CALL, whose reply is left to `finish`.
+
+        Raises:
+            NotStarted, BaseException: as `call`.
+
+        """
         try:
             body = self._encoder.encode_call(args, kwargs)
         except (UnsupportedType, LimitExceeded) as error:
@@ -117,7 +140,7 @@ class Channel:
             else:
                 self._frames.send_parts(head, body)
         except (NothingSent, Declined) as why:
-            return self._not_sent(entry, deadline, why)
+            self._not_sent(entry, deadline, why)
         except OSError as error:
             # The deadline has passed, or the worker has gone and perhaps left a
             # BYE: receiving finds out.
@@ -125,6 +148,14 @@ class Channel:
                 raise
             timer.renew()
         self._fresh = False
+
+    def finish(self, entry: Entry, deadline: float) -> object:
+        """Wait for the reply to the CALL that was begun.
+
+        Raises:
+            NotStarted, BaseException: as `call`.
+
+        """
         event: _Event
         try:
             event = self._frames.receive()
@@ -181,7 +212,12 @@ class Channel:
         raise self._why_nothing_sent(entry) from None
 
     def _is_own(self, error: OSError) -> bool:
-        """Return whether the socket raised it, and not a signal's handler."""
+        """Return whether the socket raised it, and not a signal's handler.
+
+        That a descriptor is closed, of those to send, is the caller's mistake.
+        """
+        if error.errno == errno.EBADF:
+            return False
         if error.errno is not None or isinstance(error, Interrupted):
             return True
         return isinstance(error, TimeoutError) and not self._timer.of_kernel

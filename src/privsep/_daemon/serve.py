@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import struct
 import sys
-from typing import TYPE_CHECKING
 
 from privsep import errors
 from privsep._daemon import exceptions
@@ -33,6 +32,7 @@ from privsep._wire.values import (
     decode_with,
 )
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
