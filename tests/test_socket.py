@@ -502,10 +502,15 @@ def test_a_daemon_listens_at_a_path_in_the_place_of_one_that_has_ended(
         earlier.bind(str(path))
     before = path.stat().st_ino
     command = [public_python.command, "serve", "--listen", str(path), "service:plain"]
-    daemon = subprocess.Popen(command)
+    notify = public_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+        notices.settimeout(PROMPTLY)
+        notices.bind(str(notify))
+        daemon = subprocess.Popen(command, env={"NOTIFY_SOCKET": str(notify)})
+        said = notices.recv(4096)
     try:
-        while path.stat().st_ino == before:
-            assert daemon.poll() is None
+        assert said == b"READY=1"
+        assert path.stat().st_ino != before
         service = services["plain"]
         service.context.start("socket", path=str(path), deadline=PROMPTLY)
         assert service.context.status().pid == daemon.pid
@@ -513,7 +518,7 @@ def test_a_daemon_listens_at_a_path_in_the_place_of_one_that_has_ended(
     finally:
         daemon.terminate()
         daemon.wait(PROMPTLY)
-    assert os.listdir(public_path) == ["daemon.sock"]
+    assert {*os.listdir(public_path)} == {"daemon.sock", "notify"}
 
 
 AUTO = """
@@ -604,6 +609,7 @@ def test_a_socket_of_another_kind_is_refused(
             capture_output=True,
             text=True,
             check=False,
+            timeout=PROMPTLY,
         )
     assert done.returncode == 1
     assert "ListenSequentialPacket=" in done.stderr
