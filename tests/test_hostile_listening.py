@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 import pytest
 import target
 from forks import Child
-from hostile import HELLO, NOT_STARTED, PROMPTLY, REQUEST, TOO_MANY, Line, read_answer
+from hostile import (
+    HELLO,
+    NOT_STARTED,
+    PROMPTLY,
+    REQUEST,
+    TOO_MANY,
+    Line,
+    read_answer,
+)
 from listening import Manager, Peer, connect, greeting, manage, public_path
 from observe import Release, wait_for_end, wait_for_rest
 
@@ -35,12 +43,12 @@ MOST = 1024
 
 @contextmanager
 def acting_as(uid: int) -> Generator[None]:
-    """Connect, within, as this user."""
-    os.seteuid(uid)
+    """Connect and send, within, as this user."""
+    os.setresuid(uid, uid, 0)
     try:
         yield
     finally:
-        os.seteuid(0)
+        os.setresuid(0, 0, 0)
 
 
 @pytest.fixture
@@ -244,6 +252,33 @@ def test_the_next_worker_is_for_the_connection_that_has_fewest(
         greedy.start_call("wait_for_end", release.path)
     wait_until_taken(greedy)
     line = modest.start_call("echo", "modest")
+    soon.let_go()
+    assert read_answer(line).result == "modest"
+
+
+def test_whoever_is_handed_a_connection_counts_as_the_user_that_made_it(
+    manager: Manager, join: Callable[[Manager], Peer], held: ExitStack, tmp_path: Path
+) -> None:
+    """Or a user with many uids (subuid(5)) had a share of the workers for each."""
+    first, *accomplices = LET_IN[:3]
+    with acting_as(first):
+        greedy = join(manager)
+    modest = join(manager)
+    soon, late = Release(tmp_path, "soon"), Release(tmp_path, "late")
+    held.enter_context(soon)
+    held.enter_context(late)
+    modest.start_call("wait_for_end", late.path)
+    with acting_as(first):
+        for release in (soon, late, late):
+            greedy.start_call("wait_for_end", release.path)
+        wait_until_taken(greedy)
+    for uid in accomplices:
+        with acting_as(uid):
+            for _ in range(150):
+                greedy.open_line()
+    assert greedy.open_line().read_fate()[0] == TOO_MANY
+    line = modest.start_call("echo", "modest")
+    wait_until_taken(modest)
     soon.let_go()
     assert read_answer(line).result == "modest"
 

@@ -433,6 +433,8 @@ class Supervisor:
         fate: socket.socket,
     ) -> None:
         job = Job(channel, fate, sender, client.sock, client.log_lines.get(sender.pid))
+        if self._shared:  # whoever was let in answers for those whom he lets call
+            job.uid = client.uid
         waiting = [
             other
             for other in self._waiting

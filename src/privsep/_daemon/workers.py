@@ -45,7 +45,7 @@ class Job:
         self.channel = channel
         self.fate = fate
         self.peer = peer
-        self.uid = peer.uid
+        self.uid = peer.uid  #: whose it counts as
         self.control = control  #: by which it was asked for
         self.log = log
 
