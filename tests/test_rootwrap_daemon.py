@@ -13,9 +13,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -897,7 +898,10 @@ def test_an_unprivileged_user_runs_commands_by_sudo(
 ) -> None:
     wrapped = Wrapped(tmp_path)
     wrapped.configure(directories=["/usr/bin"])
-    wrapped.allow("id: CommandFilter, id, root", "cat: CommandFilter, cat, root")
+    wrapped.allow(
+        "id: CommandFilter, id, root",
+        "cat: CommandFilter, cat, root",
+    )
     command = [public_python.rootwrap_daemon, str(wrapped.config)]
     sudoers_rule(command)
     lines = public_python.run(
@@ -917,6 +921,78 @@ def test_an_unprivileged_user_runs_commands_by_sudo(
     )
     groups = " ".join(map(str, os.getgrouplist("root", 0)))
     assert lines == ["True 0", groups, "True", "-9 99"]
+
+
+def test_no_command_runs_where_its_caller_may_not_go(
+    tmp_path: Path,
+    public_python: PublicPython,
+    unprivileged_user: str,
+    sudoers_rule: Callable[..., None],
+) -> None:
+    """To open it by O_PATH takes no leave; one that is allowed goes on."""
+    wrapped = Wrapped(tmp_path)
+    wrapped.configure(directories=["/usr/bin"])
+    wrapped.allow("cat: RegExpFilter, cat, root, cat, secret")
+    command = [public_python.rootwrap_daemon, str(wrapped.config)]
+    sudoers_rule(command)
+    with tempfile.TemporaryDirectory() as hidden, ExitStack() as stack:
+        place = stack.enter_context(tempfile.TemporaryDirectory())
+        os.chmod(place, 0o710)  # noqa: S103 - who is in its group may enter
+        group = pwd.getpwnam(unprivileged_user).pw_gid
+        os.chown(place, 0, group)
+        for directory in (hidden, place):
+            Path(directory, "secret").write_text(directory)
+        lines = public_python.run(
+            """
+            import os, sys
+            from privsep.rootwrap import Client
+            hidden, place, *command = sys.argv[1:]
+            get = os.open
+            with Client(["sudo", "-n", *command]) as client:
+                for there in (place, hidden, place):
+                    os.open = lambda path, flags: get(there, flags)
+                    try:
+                        print(client.execute(["cat", "secret"]).stdout)
+                    except PermissionError:
+                        print("refused")
+            """,
+            hidden,
+            place,
+            *command,
+            user=unprivileged_user,
+        )
+    assert lines == [place, "refused", place]
+
+
+def test_workers_of_an_unprivileged_user_do_not_survive_the_daemon(
+    tmp_path: Path,
+    public_python: PublicPython,
+    unprivileged_user: str,
+    sudoers_rule: Callable[..., None],
+) -> None:
+    wrapped = Wrapped(tmp_path)
+    wrapped.configure(directories=["/usr/bin"])
+    wrapped.allow("sh: CommandFilter, sh, root")
+    command = [public_python.rootwrap_daemon, str(wrapped.config)]
+    sudoers_rule(command)
+    lines = public_python.run(
+        """
+        import os, sys, privsep
+        from privsep.rootwrap import Client
+        kill = "read _ _ _ daemon _ < /proc/$PPID/stat; kill -9 $daemon; read _"
+        with Client(["sudo", "-n", *sys.argv[1:]]) as client:
+            stdin, end = os.pipe()
+            process = client.popen(["sh", "-c", kill], stdin=stdin)
+            os.close(stdin)
+            try:
+                print(process.wait())
+            except privsep.DaemonGone:
+                print("gone")
+        """,
+        *command,
+        user=unprivileged_user,
+    )
+    assert lines == ["gone"]
 
 
 # What a client may send

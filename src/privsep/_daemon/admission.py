@@ -9,17 +9,14 @@ cgroups(7).
 
 from __future__ import annotations
 
-import array
 import os
 import select
 import socket
 from typing import NamedTuple
 
-from privsep._wire.descriptors import peer_credentials
+from privsep._wire.descriptors import peer_credentials, peer_groups
 
-_SO_PEERGROUPS = 59
 _SO_PEERPIDFD = 77
-_MOST_BYTES = 1024  # as much as Python asks for: 256 groups
 
 
 class Admission(NamedTuple):
@@ -43,7 +40,7 @@ class Admission(NamedTuple):
                 f"uid {peer.uid} is the daemon's own: processes of one user can stop "
                 "each other; give the daemon, or the service, a user of its own"
             )
-        if peer.uid in self.users or self.groups.intersection(_groups(sock, peer.gid)):
+        if peer.uid in self.users or self.groups.intersection(peer_groups(sock)):
             return ""
         unit = trouble = ""
         if self.units:
@@ -55,17 +52,6 @@ class Admission(NamedTuple):
             return ""
         of_unit = f" of {unit}" if unit else ""
         return f"uid {peer.uid}, gid {peer.gid}{of_unit} may not connect{trouble}"
-
-
-def _groups(sock: socket.socket, gid: int) -> set[int]:
-    """Return the groups of the peer; of one with more than 256, the first alone."""
-    groups = array.array("I")
-    try:
-        text = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_BYTES)
-        groups.frombytes(text)
-    except OSError:
-        pass
-    return {gid, *groups}
 
 
 def _unit(sock: socket.socket, pid: int) -> str:

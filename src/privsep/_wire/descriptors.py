@@ -19,6 +19,8 @@ else:
     import _socket as socket  # without enum and selectors: 4 ms
 
 _CREDENTIALS = struct.Struct("iII")
+_SO_PEERGROUPS = 59
+_MOST_BYTES = 1024  # as much as Python asks for: 256 groups
 _INT_SIZE = array.array("i").itemsize
 _SCM_PIDFD = 4
 # Numbers: what socket has are enums, whose operators are Python code.
@@ -115,3 +117,20 @@ def peer_credentials(sock: socket.socket) -> Credentials:
     """
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return Credentials(*_CREDENTIALS.unpack(data))
+
+
+def peer_groups(sock: socket.socket) -> set[int]:
+    """Return the groups of who made the other end; of more than 256, the first alone.
+
+    Raises:
+        OSError: as getsockopt(2), of `peer_credentials`.
+
+    """
+    groups = array.array("I")
+    try:
+        groups.frombytes(
+            sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_BYTES)
+        )
+    except OSError:
+        pass
+    return {peer_credentials(sock).gid, *groups}

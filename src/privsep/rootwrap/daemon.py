@@ -13,13 +13,14 @@ import sys
 
 from privsep._daemon import main as daemon
 from privsep._start import helper
+from privsep._wire.descriptors import peer_credentials, peer_groups
 from privsep.context import MAX_WORKERS, Context
 from privsep.rootwrap import config, log
 from privsep.rootwrap.errors import BadPolicy
 from privsep.rootwrap.judge import BAD_POLICY, User
 from privsep.rootwrap.patterns import BadPattern, Pattern
 from privsep.rootwrap.run import become, limit_descriptors
-from privsep.rootwrap.service import Service
+from privsep.rootwrap.service import Caller, Service
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
@@ -58,10 +59,12 @@ def main() -> NoReturn:
         if os.geteuid() == 0:
             become(User(pwd.getpwuid(0)))  # so that its commands need not
         limit_descriptors(policy.descriptors)
-        return _context(policy)
+        return _context(policy, caller)
 
+    control = helper.control_socket()
+    caller = Caller(peer_credentials(control), peer_groups(control))
     daemon.run(
-        helper.control_socket(),
+        control,
         load,
         drop=False,
         # None would be a daemon that ends before its first call.
@@ -69,7 +72,7 @@ def main() -> NoReturn:
     )
 
 
-def _context(policy: Policy) -> Context:
+def _context(policy: Policy, caller: Caller) -> Context:
     _compile(policy)
     context = Context(
         "rootwrap",
@@ -81,7 +84,7 @@ def _context(policy: Policy) -> Context:
         memory=None,
         validate="off",
     )
-    context.entrypoint(Service(policy).run)
+    context.entrypoint(Service(policy, caller).run)
     return context
 
 

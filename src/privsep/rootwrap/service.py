@@ -10,6 +10,7 @@ import os
 import select
 import socket
 
+from privsep._lockdown.attributes import die_with
 from privsep._wire.open_files import Fd
 from privsep.errors import Refused
 from privsep.rootwrap import log
@@ -19,6 +20,7 @@ from privsep.rootwrap.launch import launch
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
+    from privsep._wire.descriptors import Credentials
     from privsep.rootwrap.policy import Policy
 
 STARTED = b"s"  #: what the worker says on the line
@@ -26,11 +28,45 @@ _NULL = 0  # a worker's own standard input
 _BYTES = frozenset({bytes})
 
 
-class Service:
-    """What the daemon of `policy` does."""
+class Caller:
+    """Who had the daemon started, as the kernel says of its control socket."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, credentials: Credentials, groups: set[int]) -> None:
+        self._ids = credentials.uid, credentials.gid, [*groups]
+        self._supervisor = os.getpid()
+
+    def enter(self, directory: int) -> None:
+        """Go to a directory with the caller's rights.
+
+        O_PATH opens one that he may not enter, and a command would find files there.
+
+        Raises:
+            OSError: as fchdir(2).
+
+        """
+        uid, gid, groups = self._ids
+        own = os.geteuid(), os.getegid(), os.getgroups()
+        if uid == 0 or own[0] != 0:
+            os.fchdir(directory)
+            return
+        os.setgroups(groups)
+        os.setegid(gid)
+        os.seteuid(uid)
+        try:
+            os.fchdir(directory)
+        finally:
+            os.seteuid(own[0])
+            os.setegid(own[1])
+            os.setgroups(own[2])
+            die_with(self._supervisor)  # other ids have undone that: PR_SET_PDEATHSIG
+
+
+class Service:
+    """What the daemon of `policy` does for a caller."""
+
+    def __init__(self, policy: Policy, caller: Caller) -> None:
         self._policy = policy
+        self._caller = caller
 
     def run(
         self,
@@ -74,7 +110,7 @@ class Service:
         with socket.socket(fileno=line.fileno()) as talk:
             line.detach()
             try:
-                os.fchdir(directory.fileno())
+                self._caller.enter(directory.fileno())
                 pid, status = self._start(
                     list(map(os.fsdecode, words)),
                     _NULL if stdin is None else stdin.fileno(),
