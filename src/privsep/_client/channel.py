@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, cast
 from privsep import errors
 from privsep._client.exceptions import rebuild
 from privsep._client.logs import handle_record
-from privsep._wire.control import FATE_SIZE, KILL, Ending, Fate
+from privsep._wire.control import FATE_SIZE, KILL, LEAVE, Ending, Fate
 from privsep._wire.frames import (
     CALL_HEADER,
     DescriptorsLost,
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
     #: a frame, the end of the stream, or why neither could be had
     _Event: TypeAlias = tuple[int, bytes | memoryview] | OSError | FrameTooLarge | None
+    #: a frame, and descriptors that came along
+    Received: TypeAlias = tuple[int, bytes | memoryview, list[int]]
 
 _TIMEVAL = struct.Struct("@ll")
 _FATE_TIMEOUT = 1.0
@@ -103,6 +105,32 @@ class Channel:
                 still usable, or not.
 
         """
+        self.begin(entry, args, kwargs, level, timeout)
+        event: _Event
+        try:
+            event = self._frames.receive()
+            if event is not None and event[0] == Kind.RET:
+                self.usable = True
+                return decode(event[1])
+        except (OSError, FrameTooLarge) as error:
+            event = error
+        return self._receive(entry, deadline, event)
+
+    def begin(
+        self,
+        entry: Entry,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        level: int,
+        timeout: float,
+    ) -> None:
+        """Send a CALL, to which the worker has to answer within `timeout` seconds.
+
+        Raises:
+            NotStarted: nothing of it ran.
+            PrivsepError: it cannot be sent.
+
+        """
         try:
             body = self._encoder.encode_call(args, kwargs)
         except (UnsupportedType, LimitExceeded) as error:
@@ -128,15 +156,45 @@ class Channel:
             if not self._is_own(error):
                 raise
         self._fresh = False
-        event: _Event
+
+    def next_frame(self, entry: Entry, deadline: float) -> Received:
+        """Return the next frame of a stream, its descriptors with it.
+
+        Records that come before it are handled.  The descriptors are the caller's
+        to close.
+
+        Raises:
+            NotStarted: nothing of the function ran.
+            PrivsepError: no frame comes; the channel is not usable any more.
+
+        """
+        while True:
+            left = deadline - monotonic()
+            if not left <= self._timeout <= left + 1.0:
+                self._set_timeout(left)
+            event: _Event
+            try:
+                event = self._frames.receive()
+                if event is not None and event[0] == Kind.ATTACH:
+                    return self._receive_attached(entry)
+            except (OSError, FrameTooLarge) as error:
+                event = error
+            if event is None or isinstance(event, (OSError, FrameTooLarge)):
+                self._handle_trouble(entry, deadline, event)
+            elif event[0] == Kind.LOG:
+                handle_record(cast("dict[str, object]", decode(event[1])))
+            elif event[0] == Kind.BYE:
+                raise NotStarted
+            else:
+                return *event, []
+
+    def send_to_stream(self, kind: int, body: bytes = b"") -> None:
+        """Tell the worker how a stream goes on; if it is gone, `next_frame` says so."""
         try:
-            event = self._frames.receive()
-            if event is not None and event[0] == Kind.RET:
-                self.usable = True
-                return decode(event[1])
-        except (OSError, FrameTooLarge) as error:
-            event = error
-        return self._receive(entry, deadline, event)
+            self._frames.send(kind, body)
+        except OSError as error:
+            if not self._is_own(error):
+                raise
 
     def _cannot_send(
         self,
@@ -223,8 +281,13 @@ class Channel:
 
     def _receive_with_files(self, entry: Entry) -> object:
         """Receive the reply that brings descriptors, and return what it holds."""
+        _, body, descriptors = self._receive_attached(entry)
+        self.usable = True
+        return decode_with_files(body, descriptors)
+
+    def _receive_attached(self, entry: Entry) -> Received:
         try:
-            _, body, descriptors = self._frames.receive_attached()
+            return self._frames.receive_attached()
         except DescriptorsLost as error:
             self.usable = True
             msg = f"the result of {entry.name}() cannot be received: {error}"
@@ -234,8 +297,6 @@ class Channel:
                 raise
             late = isinstance(error, (BlockingIOError, TimeoutError))
             raise self._fate_of(entry, overran=late) from None
-        self.usable = True
-        return decode_with_files(body, descriptors)
 
     def _handle_trouble(
         self, entry: Entry, deadline: float, event: OSError | FrameTooLarge | None
@@ -268,6 +329,14 @@ class Channel:
             pass
         self.close()
 
+    def leave(self) -> None:
+        """Close it in the middle of a stream; the worker cleans up, for a while."""
+        try:
+            self._fate.send(LEAVE)
+        except OSError:
+            pass
+        self.close()
+
     def _why_nothing_sent(self, entry: Entry) -> Exception:
         """Return NotStarted for a worker that went while it was idle.
 
@@ -295,7 +364,10 @@ class Channel:
         if fate.ending == Ending.NO_WORKER:
             reason = os.strerror(fate.status)
             return errors.DaemonGone(f"{name}: the daemon got no worker: {reason}")
-        return errors.CallTimeout(self._why_late(name, f"{entry.limit:g} s", fate))
+        limit = f"{entry.limit:g} s"
+        if entry.item_limit != math.inf:
+            limit += f", {entry.item_limit:g} s for each item"
+        return errors.CallTimeout(self._why_late(name, limit, fate))
 
     def _why_late(self, name: str, limit: str, fate: Fate) -> str:
         if fate.ending == Ending.RUNS_ON:

@@ -23,7 +23,8 @@ from privsep.context import StartOptions, status_entry
 from privsep.status import DaemonStatus
 
 if TYPE_CHECKING:
-    from privsep._client.channel import Channel
+    from privsep._client.channel import Channel, Received
+    from privsep._client.pool import Pool
     from privsep.context import Context, Entry
 
 _STATUS = status_entry(dict)
@@ -133,6 +134,48 @@ class Client:
                     raise self._not_in_time(entry) from None
             finally:
                 pool.give_back(channel)
+
+    def begin(
+        self, entry: Entry, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> tuple[Pool, Channel, float, Received]:
+        """Begin a stream of `entry`.
+
+        Returns:
+            The pool, and a channel of it for the caller to give back; the deadline of
+            the whole; the first frame.
+
+        """
+        deadline = monotonic() + entry.limit
+        while True:
+            connection = self._connection
+            if connection is None:
+                connection = self.ensure_started()
+                deadline = monotonic() + entry.limit
+            pool = connection.pool
+            try:
+                channel = pool.idle.pop()
+            except IndexError:
+                other = self._take(connection, deadline, entry)
+                if other is None:
+                    continue
+                channel = other
+            try:
+                left = deadline - monotonic()
+                channel.begin(entry, args, kwargs, self.level(), left)
+                return pool, channel, deadline, channel.next_frame(entry, deadline)
+            except NotStarted:
+                pool.give_back(channel)
+                if deadline <= monotonic():
+                    raise self._not_in_time(entry) from None
+            except BaseException:
+                pool.give_back(channel)
+                raise
+
+    def level(self) -> int:
+        """Return the least level of records that the client handles."""
+        return next(
+            (logger.level for logger in self._loggers if logger.level), logging.NOTSET
+        )
 
     def status(self) -> DaemonStatus:
         """Return what the daemon says of itself; see `Context.status`."""

@@ -55,12 +55,15 @@ class Pool:
     A signal's handler that raises may do so between any two steps, and then the
     channel, or the place for one, is lost.  So nothing here holds on to what is
     not idle: what is lost is gone, and its place is free again.
+
+    The garbage collector may abandon a channel there, too, which is why the lock
+    may be taken again by who has it.
     """
 
     def __init__(self, size: int, open_channel: Callable[[float], Channel]) -> None:
         self._size = size
         self._open_channel = open_channel
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.idle: list[Channel] = []  #: take by pop(), bring by give_back()
         self._places: weakref.WeakSet[Place] = weakref.WeakSet()  #: that are taken
         self._turns: deque[_Turn] = deque()
@@ -139,11 +142,24 @@ class Pool:
             self._turns.popleft().hand(channel)
             return True
 
+    def abandon(self, channel: Channel) -> None:
+        """Let go of a channel within a stream; nothing is waited for."""
+        channel.leave()
+        place, channel.place = channel.place, None
+        self._free(place)
+
     def _settle(self) -> None:
-        """Bring idle channels and waiting callers together; close, if closed."""
+        """Bring idle channels, free places and waiting callers together.
+
+        If it is closed, close the idle ones.
+        """
         with self._lock:
             while self._turns and self.idle:
                 self._turns.popleft().hand(self.idle.pop())
+            while self._turns and len(self._places) < self._size:
+                place = Place()
+                self._places.add(place)
+                self._turns.popleft().hand(None, place)
             idle = self.idle[:] if self._closed else []
             del self.idle[: len(idle)]
         for channel in idle:

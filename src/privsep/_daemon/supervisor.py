@@ -10,6 +10,7 @@ parses nothing else that a client sends.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import resource
 import select
@@ -32,6 +33,7 @@ from privsep._wire.control import (
     DATAGRAM_SIZE,
     HELLO,
     KILL,
+    LEAVE,
     Ending,
     Fate,
 )
@@ -49,6 +51,7 @@ _MOST_LOG_LINES = 256
 _READ_WITHIN = 0.2  # seconds without progress after which a reader may retire
 _LAST_WORDS = 3.0  # seconds, together, for clients that are there and read slowly
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+_CLEAN_UP = 5.0  # seconds, for a worker whose client has left it
 _LONGEST_POLL = 3600.0  # seconds: epoll takes neither infinity nor a month
 
 
@@ -481,7 +484,7 @@ class Supervisor:
                 pass
 
     def _read_fate_line(self, job: Job) -> None:
-        """Read what the client wants: to kill its worker, or to leave."""
+        """Read what the client wants: to kill its worker, now or soon, or to go."""
         try:
             data = job.fate.recv(64, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -492,11 +495,18 @@ class Supervisor:
             self._waiting.remove(job)
             self._end_job(job, Fate(Ending.NOT_STARTED, 0, 0))
         elif data.startswith(KILL):
-            worker = next(w for w in self._workers.values() if w.job is job)
+            worker = self._worker_of(job)
             worker.cancelled = True
             self._kill(worker)
+        elif data.startswith(LEAVE):
+            worker = self._worker_of(job)
+            worker.leaves_at = monotonic() + _CLEAN_UP
+            worker.look_at = min(worker.leaves_at, worker.look_at or math.inf)
         else:
             self._unwatch(job.fate.fileno())
+
+    def _worker_of(self, job: Job) -> Worker:
+        return next(w for w in self._workers.values() if w.job is job)
 
     def _kill(self, worker: Worker) -> None:
         if isinstance(worker, ProcessWorker):
@@ -525,10 +535,14 @@ class Supervisor:
         for worker in self._workers.values():
             if worker.look_at is None or now < worker.look_at or worker.overran:
                 continue
-            worker.look_at = deadline = self.slots.deadline(worker.slot_number)
+            deadline = self.slots.deadline(worker.slot_number)
+            if worker.leaves_at is not None:
+                deadline = min(worker.leaves_at, deadline or math.inf)
+            worker.look_at = deadline
             if deadline is not None and deadline <= now:
                 worker.look_at = None
-                worker.overran = True
+                worker.overran = worker.leaves_at != deadline
+                worker.cancelled = not worker.overran
                 self._kill(worker)
 
     # -- making room -----------------------------------------------------------

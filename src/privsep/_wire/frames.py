@@ -26,6 +26,8 @@ CALL_HEADER = struct.Struct("!diH")
 Seconds that the client still waits (inf: no deadline); the least level of logging
 records that it handles; the size of the entrypoint's name.
 """
+COUNT = struct.Struct("!I")
+"""The body of a NEXT."""
 
 
 def call_head(name: bytes) -> struct.Struct:
@@ -40,7 +42,9 @@ _CONTROL_SIZE = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
 
 
 class Kind:
-    """What a frame is.  CALL goes to the worker, all others come from it.
+    """What a frame is.  CALL goes to the worker, its reply comes from it.
+
+    The second group is of streams; docs/architecture.md has their order.
 
     Plain numbers: looking up a member of an enum costs a call several percent.
     """
@@ -51,6 +55,13 @@ class Kind:
     LOG: Final = 4  #: a logging record of the running call
     ATTACH: Final = 6  #: the next frame has descriptors; answered by the same
     BYE: Final = 5  #: the worker retires; the CALL was not read, or not to its end
+
+    ITEM: Final = 7  #: what a generator yielded
+    END: Final = 8  #: no ITEM follows; a byte: whether what was thrown came through
+    NEXT: Final = 9  #: to the worker: so many items more may be made
+    SEND: Final = 10  #: to the worker: the value that a generator gets
+    THROW: Final = 11  #: to the worker: an exception; answered by the same, empty
+    CLOSE: Final = 12  #: to the worker: no item more is wanted
 
 
 class FrameTooLarge(ValueError):
@@ -76,7 +87,7 @@ class NothingSent(ConnectionError):
 class Frames:
     """Sends and receives frames on `sock`; for one thread at a time."""
 
-    __slots__ = ("_begun", "_recv", "_rest", "_send", "max_body", "sock")
+    __slots__ = ("_recv", "_rest", "_send", "begun", "max_body", "sock")
 
     def __init__(
         self,
@@ -87,7 +98,7 @@ class Frames:
         """Make them; `begun` is called when a part of a large frame has come."""
         self.sock = sock
         self.max_body = max_body
-        self._begun = begun
+        self.begun = begun
         self._send = sock.send
         self._recv = sock.recv
         self._rest = b""
@@ -130,6 +141,15 @@ class Frames:
         self.send(Kind.ATTACH)
         if self.receive() != (Kind.ATTACH, b""):
             raise NothingSent
+        self.send_descriptors(head, body, files)
+
+    def send_descriptors(self, head: bytes, body: bytes, files: list[object]) -> None:
+        """Send one frame with the descriptors of `files` to a reader who is ready.
+
+        Raises:
+            OSError: as socket.sendmsg; a part of the frame may have been sent.
+
+        """
         numbers = array.array("i", [file.fileno() for file in files])  # type: ignore[attr-defined]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
         sent = self.sock.sendmsg((head, body), rights)  # there is room: all was read
@@ -146,8 +166,8 @@ class Frames:
 
         """
         self.send(Kind.ATTACH)
-        if self._begun is not None:
-            self._begun()
+        if self.begun is not None:
+            self.begun()
         if not self._recv(1, socket.MSG_PEEK):  # eventlet's recvmsg() does not wait
             raise Interrupted
         self._rest, ancillary, flags, _ = self.sock.recvmsg(
@@ -178,6 +198,10 @@ class Frames:
             views[0] = views[0][sent:]
             sent = self.sock.send(views[0])  # eventlet's sendmsg() does not wait
 
+    def has_more(self) -> bool:
+        """Return whether some of the next frame was read already."""
+        return bool(self._rest)
+
     def receive(self) -> tuple[int, bytes | memoryview] | None:
         """Return the kind and the body of the next frame; None if there is none.
 
@@ -199,8 +223,8 @@ class Frames:
         """Receive the rest of a frame of which `data` is the begin, or is not all."""
         if not data:
             return None
-        if self._begun is not None:
-            self._begun()
+        if self.begun is not None:
+            self.begun()
         while len(data) < _HEADER_SIZE:
             data += self._more()
         length, kind = HEADER.unpack_from(data)
@@ -222,8 +246,8 @@ class Frames:
             count = self.sock.recv_into(missing)
             if not count:
                 raise Interrupted
-            if count >= _FIRST_READ and self._begun is not None:
-                self._begun()
+            if count >= _FIRST_READ and self.begun is not None:
+                self.begun()
             missing = missing[count:]
         return whole
 
