@@ -82,6 +82,10 @@ class Channel:
         # block in the kernel, so its timer does not run.
         self._kernel_timer = type(sock).recv is _socket.socket.recv
 
+    def is_open(self) -> bool:
+        """Return whether it is this process's: a forked child has it closed."""
+        return self._sock.fileno() >= 0
+
     def close(self) -> None:
         """Close it here; the worker sees the end and goes."""
         self.usable = False
@@ -192,6 +196,8 @@ class Channel:
         """Tell the worker how a stream goes on; if it is gone, `next_frame` says so."""
         try:
             self._frames.send(kind, body)
+        except NothingSent:
+            pass
         except OSError as error:
             if not self._is_own(error):
                 raise

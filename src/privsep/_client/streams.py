@@ -89,7 +89,7 @@ class Stream(Generator[object, object, object]):
         try:
             if self._arguments is not None:
                 return self._begin(value)
-            if self._channel is None:
+            if self._own_channel() is None:
                 raise StopIteration
             kind, body = self._request(value)
             return self._next_item(kind, body)
@@ -112,7 +112,7 @@ class Stream(Generator[object, object, object]):
         self._enter()
         try:
             self._arguments = None
-            if self._channel is None:
+            if self._own_channel() is None:
                 raise error
             self._coming = 0
             return self._next_item(Kind.THROW, _packed(error), error)
@@ -132,7 +132,7 @@ class Stream(Generator[object, object, object]):
         self._enter()
         try:
             self._arguments = None
-            if self._channel is not None:
+            if self._channel is not None and self._channel.is_open():
                 self._close(self._channel)
         finally:
             self._let_go()
@@ -140,17 +140,35 @@ class Stream(Generator[object, object, object]):
 
     def __del__(self) -> None:
         """End it without waiting."""
-        if self._channel is not None and self._pool is not None:
-            self._pool.abandon(self._channel)
+        channel, pool = self._channel, self._pool
+        if channel is not None and pool is not None and channel.is_open():
+            pool.abandon(channel)
 
     def _enter(self) -> None:
         if not self._busy.acquire(blocking=False):
             raise ValueError("generator already executing")
 
+    def _own_channel(self) -> Channel | None:
+        """Return the channel, if there is one.
+
+        Raises:
+            DaemonGone: this is a forked child of the process that has it.
+
+        """
+        channel = self._channel
+        if channel is not None and not channel.is_open():
+            self._channel = None
+            msg = (
+                f"the stream of {self._entry.name}() belongs to the process that began "
+                "it, and this one was forked since"
+            )
+            raise errors.DaemonGone(msg)
+        return channel
+
     def _let_go(self) -> None:
         """Give the channel back, if there is one: usable, or to be closed."""
         channel, self._channel = self._channel, None
-        if channel is not None and self._pool is not None:
+        if channel is not None and self._pool is not None and channel.is_open():
             self._pool.give_back(channel)
 
     def _begin(self, value: object) -> object:
