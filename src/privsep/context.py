@@ -342,10 +342,11 @@ class Context:
         def call(*args: object, **kwargs: object) -> object:
             if self._runs_here(entry):
                 return function(*args, **kwargs)
-            from privsep._client.streams import Stream  # noqa: PLC0415 - see _daemon
+            from privsep._client import streams  # noqa: PLC0415 - see _daemon
 
             client = self.client or self._new_client()
-            return Stream(client, entry, args, kwargs, crossing())
+            talk = streams.Conversation(client, entry, args, kwargs, crossing())
+            return streams.Stream(client, talk)
 
         return call
 

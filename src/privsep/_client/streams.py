@@ -10,7 +10,7 @@ import builtins
 import threading
 from collections.abc import Generator
 from time import monotonic
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from privsep import errors
 from privsep._client.exceptions import rebuild
@@ -26,7 +26,7 @@ from privsep._wire.values import (
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import NoReturn
+    from typing import NoReturn, TypeAlias
 
     from privsep._boundary.parameters import Crossing
     from privsep._client.channel import Channel, Received
@@ -34,21 +34,35 @@ if TYPE_CHECKING:
     from privsep._client.pool import Pool
     from privsep.context import Entry
 
+    #: yields a frame to be sent, or until when to wait for one, which it is sent
+    Steps: TypeAlias = Generator[tuple[int, bytes] | float, Received, object]
+
 _CLOSE_WITHIN = 1.0  # seconds for a generator that makes an item nobody wants
 
 _BUILTINS = frozenset(
     kind
     for kind in vars(builtins).values()
-    if isinstance(kind, type)
-    and issubclass(kind, BaseException)
-    and not issubclass(kind, BaseExceptionGroup)
+    if isinstance(kind, type) and issubclass(kind, BaseException)
 )
 
 
-class Stream(Generator[object, object, object]):
-    """A call whose result is a stream of items.
+class Over(Exception):
+    """The generator has returned `result`."""
 
-    Like a local generator it may go from thread to thread, but is in one at a time.
+    def __init__(self, result: object = None) -> None:
+        self.result = result
+
+
+class Conversation:
+    """What is said on a channel for one stream; without the sending and receiving.
+
+    Args:
+        client: of the context.
+        entry: the generator function.
+        args: its arguments by place.
+        kwargs: its arguments by name.
+        crossing: makes of arguments what crosses, and of what crosses items.
+
     """
 
     def __init__(
@@ -59,17 +73,203 @@ class Stream(Generator[object, object, object]):
         kwargs: dict[str, object],
         crossing: Crossing | None,
     ) -> None:
-        self._channel: Channel | None = None
-        self._pool: Pool | None = None
-        self._client = client
-        self._entry = entry
         if crossing is not None:
             args, kwargs = crossing.lower(args, kwargs)
+        self.entry = entry
+        self.deadline = 0.0
+        self.coming = 0  #: items that were asked for and have not come
+        self._pool: Pool | None = None
+        self._channel: Channel | None = None
+        self._context = client.context
+        self._crossing = crossing
         self._arguments: tuple[tuple[object, ...], dict[str, object]] | None
         self._arguments = args, kwargs  #: until it has begun, or will not
-        self._crossing = crossing
-        self._deadline = 0.0
-        self._coming = 0  #: items that were asked for and have not come
+
+    def arguments(self) -> tuple[tuple[object, ...], dict[str, object]] | None:
+        """Return the arguments, once; None if it has begun, or will not."""
+        arguments, self._arguments = self._arguments, None
+        return arguments
+
+    def check_sent(self, value: object) -> None:
+        """Raise TypeError for a value that is sent before the first item."""
+        if value is not None and self._arguments is not None:
+            msg = "can't send non-None value to a just-started generator"
+            raise TypeError(msg)
+
+    def begin(self, pool: Pool, channel: Channel, deadline: float) -> None:
+        """Note that a CALL is sent, and so one item admitted."""
+        self._pool, self._channel = pool, channel
+        self.deadline = deadline
+        self.coming = 1
+
+    def channel(self) -> Channel | None:
+        """Return the channel; None if it has not begun, or is over.
+
+        Raises:
+            DaemonGone: this is a forked child of the process that has it.
+
+        """
+        channel = self._channel
+        if channel is not None and not channel.is_open():
+            self._channel = None
+            msg = (
+                f"the stream of {self.entry.name}() belongs to the process that began "
+                "it, and this one was forked since"
+            )
+            raise errors.DaemonGone(msg)
+        return channel
+
+    def own_channel(self) -> Channel | None:
+        """Return the channel, if there is one and it is this process's."""
+        channel = self._channel
+        return channel if channel is not None and channel.is_open() else None
+
+    def let_go(self) -> None:
+        """Give the channel back, if there is one: usable, or to be closed."""
+        channel, self._channel = self.own_channel(), None
+        if channel is not None and self._pool is not None:
+            self._pool.give_back(channel)
+
+    def abandon(self) -> None:
+        """Leave the stream, if it is under way, without waiting for its end."""
+        channel, self._channel = self.own_channel(), None
+        if channel is not None and self._pool is not None:
+            self._pool.abandon(channel)
+
+    def due(self) -> float:
+        """Return by when the next frame has to come."""
+        return min(self.deadline, monotonic() + self.entry.item_limit)
+
+    def request(self, value: object) -> tuple[int, bytes] | None:
+        """Return the frame by which items are asked for; None: they are already.
+
+        Raises:
+            TypeError, Unserializable, MessageTooLarge: `value` cannot be sent.
+
+        """
+        window = self.entry.window
+        if value is None:
+            if 2 * self.coming > window:
+                return None
+            more = window + 1 - self.coming
+            self.coming += more
+            return Kind.NEXT, COUNT.pack(more)
+        name = f"{self.entry.name}()"
+        if window:
+            msg = f"{name} may be ahead of its caller; for send() give it window=0"
+            raise TypeError(msg)
+        try:
+            body = Encoder().encode(value)
+        except UnsupportedType as error:
+            msg = f"what is sent to {name} holds a {error}, which does not cross"
+            raise errors.Unserializable(msg) from None
+        except LimitExceeded as error:
+            msg = f"what is sent to {name} has {error}"
+            raise errors.MessageTooLarge(msg) from None
+        self.coming = 1
+        return Kind.SEND, body
+
+    def item(self, frame: Received) -> object:
+        """Return what an ITEM holds."""
+        _, body, descriptors = frame
+        self.coming -= 1
+        item = decode_with_files(body, descriptors) if descriptors else decode(body)
+        return item if self._crossing is None else self._crossing.item(item)
+
+    def ask(self, request: tuple[int, bytes] | None) -> Steps:
+        """Ask for an item, and return it."""
+        if request is not None:
+            yield request
+        return (yield from self.take((yield self.due())))
+
+    def throw(self, error: BaseException) -> Steps:
+        """Throw an exception, and return the item that comes then."""
+        self.coming = 0
+        yield Kind.THROW, _packed(error)
+        return (yield from self.take((yield self.due()), error))
+
+    def take(self, frame: Received, thrown: BaseException | None = None) -> Steps:
+        """Return the item in `frame`, or the next that the caller waits for.
+
+        Raises:
+            Over: there is none.
+            BaseException: what the function raised, or what was thrown.
+
+        """
+        late = thrown  # None when the worker has it
+        while True:
+            kind, body, descriptors = frame
+            if kind == Kind.ITEM and self.coming:
+                return self.item(frame)
+            if kind == Kind.THROW:  # what follows comes after it
+                self.coming, late = 1, None
+            elif kind == Kind.END:
+                yield Kind.CLOSE, b""
+                own = thrown if body == b"\1" else None
+                self._end((yield self.deadline), own, late)
+            elif kind != Kind.ITEM:
+                raise Over(self._reply(frame))
+            close_all(descriptors)
+            frame = yield self.due()
+
+    def close(self) -> Steps:
+        """Have the generator closed, and wait until it has cleaned up.
+
+        Raises:
+            BaseException: what it raised then, or ahead.
+
+        """
+        yield Kind.CLOSE, b""
+        until = min(self.deadline, monotonic() + _CLOSE_WITHIN)
+        kind = Kind.ITEM
+        try:
+            while kind != Kind.END:
+                kind, _, descriptors = yield until
+                close_all(descriptors)
+        except errors.CallTimeout:
+            if monotonic() < self.deadline:
+                return  # it was killed, as it went on with its item
+            raise
+        self._reply((yield self.deadline))
+
+    def _end(
+        self, frame: Received, own: BaseException | None, late: BaseException | None
+    ) -> NoReturn:
+        """Raise what the stream ends with.
+
+        Args:
+            frame: the reply.
+            own: what was thrown, and came through.
+            late: what was thrown after the end.
+
+        """
+        ending: BaseException
+        try:
+            ending = late or Over(self._reply(frame))
+        except BaseException as error:  # noqa: BLE001 - it is raised, or what it is
+            ending = own or error
+        raise ending
+
+    def _reply(self, frame: Received) -> object:
+        """Return the function's result, or raise what it raised."""
+        kind, body, descriptors = frame
+        if self._channel is not None:
+            self._channel.usable = True
+        if kind == Kind.ERR:
+            raise rebuild(decode(body), self._context)
+        result = decode_with_files(body, descriptors) if descriptors else decode(body)
+        return result if self._crossing is None else self._crossing.rebuild(result)
+
+
+class Stream(Generator[object, object, object]):
+    """A call whose result is a stream of items.
+
+    Like a local generator it may go from thread to thread, but is in one at a time.
+    """
+
+    def __init__(self, client: Client, conversation: Conversation) -> None:
+        self._client = client
+        self._conversation = conversation
         self._busy = threading.Lock()
 
     def __next__(self) -> object:
@@ -87,14 +287,25 @@ class Stream(Generator[object, object, object]):
         """
         self._enter()
         try:
-            if self._arguments is not None:
-                return self._begin(value)
-            if self._own_channel() is None:
+            conversation = self._conversation
+            channel = conversation.channel()
+            if channel is not None:
+                request = conversation.request(value)
+                return self._run(channel, conversation.ask(request))
+            conversation.check_sent(value)
+            arguments = conversation.arguments()
+            if arguments is None:
                 raise StopIteration
-            kind, body = self._request(value)
-            return self._next_item(kind, body)
+            pool, channel, deadline, frame = self._client.begin(
+                conversation.entry, *arguments
+            )
+            conversation.begin(pool, channel, deadline)
+            return self._run(channel, conversation.take(frame))
+        except Over as over:
+            ending = StopIteration(over.result)
         finally:
             self._busy.release()
+        raise ending
 
     def throw(
         self,
@@ -108,16 +319,19 @@ class Stream(Generator[object, object, object]):
         any other as the nearest builtin base; if the function does not catch it,
         this very exception comes back.
         """
-        error = _exception(typ, val, tb)
+        error = thrown(typ, val, tb)
         self._enter()
         try:
-            self._arguments = None
-            if self._own_channel() is None:
+            channel = self._conversation.channel()
+            if channel is None:
+                self._conversation.arguments()
                 raise error
-            self._coming = 0
-            return self._next_item(Kind.THROW, _packed(error), error)
+            return self._run(channel, self._conversation.throw(error))
+        except Over as over:
+            ending = StopIteration(over.result)
         finally:
             self._busy.release()
+        raise ending
 
     def close(self) -> None:
         """End it: the function gets GeneratorExit, and has cleaned up on return.
@@ -131,187 +345,51 @@ class Stream(Generator[object, object, object]):
         """
         self._enter()
         try:
-            self._arguments = None
-            if self._channel is not None and self._channel.is_open():
-                self._close(self._channel)
+            self._conversation.arguments()
+            channel = self._conversation.own_channel()
+            if channel is not None:
+                self._run(channel, self._conversation.close())
+                self._conversation.let_go()
         finally:
-            self._let_go()
             self._busy.release()
 
     def __del__(self) -> None:
         """End it without waiting."""
-        channel, pool = self._channel, self._pool
-        if channel is not None and pool is not None and channel.is_open():
-            pool.abandon(channel)
+        self._conversation.abandon()
 
     def _enter(self) -> None:
         if not self._busy.acquire(blocking=False):
             raise ValueError("generator already executing")
 
-    def _own_channel(self) -> Channel | None:
-        """Return the channel, if there is one.
-
-        Raises:
-            DaemonGone: this is a forked child of the process that has it.
-
-        """
-        channel = self._channel
-        if channel is not None and not channel.is_open():
-            self._channel = None
-            msg = (
-                f"the stream of {self._entry.name}() belongs to the process that began "
-                "it, and this one was forked since"
-            )
-            raise errors.DaemonGone(msg)
-        return channel
-
-    def _let_go(self) -> None:
-        """Give the channel back, if there is one: usable, or to be closed."""
-        channel, self._channel = self._channel, None
-        if channel is not None and self._pool is not None and channel.is_open():
-            self._pool.give_back(channel)
-
-    def _begin(self, value: object) -> object:
-        """Call the function, and return the first item."""
-        if value is not None:
-            msg = "can't send non-None value to a just-started generator"
-            raise TypeError(msg)
-        arguments, self._arguments = self._arguments, None
-        assert arguments is not None  # noqa: S101 - its caller looked
-        self._pool, self._channel, self._deadline, frame = self._client.begin(
-            self._entry, *arguments
-        )
+    def _run(self, channel: Channel, steps: Steps) -> object:
+        """Send and receive what the steps want; return what they do."""
+        entry = self._conversation.entry
         try:
-            self._coming = 1
-            return self._take(self._channel, frame, None)
+            want = next(steps)
+            while True:
+                if isinstance(want, tuple):
+                    channel.send_to_stream(*want)
+                    want = next(steps)
+                    continue
+                try:
+                    frame = channel.next_frame(entry, want)
+                except errors.CallTimeout as late:
+                    want = steps.throw(late)
+                else:
+                    want = steps.send(frame)
+        except StopIteration as done:
+            return done.value
         except BaseException:
-            self._let_go()
+            self._conversation.let_go()
             raise
 
-    def _request(self, value: object) -> tuple[int, bytes]:
-        """Return the frame by which an item is asked for, and perhaps some more."""
-        name = f"{self._entry.name}()"
-        window = self._entry.window
-        if value is None:
-            more = window + 1 - self._coming
-            return Kind.NEXT, COUNT.pack(more) if 2 * more > window else b""
-        if window:
-            msg = f"{name} may be ahead of its caller; for send() give it window=0"
-            raise TypeError(msg)
-        try:
-            return Kind.SEND, Encoder().encode(value)
-        except UnsupportedType as error:
-            msg = f"what is sent to {name} holds a {error}, which does not cross"
-            raise errors.Unserializable(msg) from None
-        except LimitExceeded as error:
-            msg = f"what is sent to {name} has {error}"
-            raise errors.MessageTooLarge(msg) from None
 
-    def _next_item(
-        self, kind: int, body: bytes, thrown: BaseException | None = None
-    ) -> object:
-        """Send a frame, unless it has no body, and return the item that comes."""
-        channel = cast("Channel", self._channel)
-        try:
-            if body:
-                channel.send_to_stream(kind, body)
-            if kind == Kind.NEXT and body:
-                self._coming = self._entry.window + 1
-            elif kind == Kind.SEND:
-                self._coming = 1
-            frame = channel.next_frame(self._entry, self._due())
-            return self._take(channel, frame, thrown)
-        except BaseException:
-            self._let_go()
-            raise
-
-    def _due(self) -> float:
-        """Return by when the next frame has to come."""
-        return min(self._deadline, monotonic() + self._entry.item_limit)
-
-    def _take(
-        self, channel: Channel, frame: Received, thrown: BaseException | None
-    ) -> object:
-        """Return the item in `frame`, or the next that the caller waits for.
-
-        Args:
-            channel: of the stream.
-            frame: that came first.
-            thrown: what is on its way to the worker; None if it has it.
-
-        """
-        taken = thrown
-        while True:
-            kind, body, descriptors = frame
-            if kind == Kind.ITEM and self._coming:
-                self._coming -= 1
-                item = (
-                    decode_with_files(body, descriptors)
-                    if descriptors
-                    else decode(body)
-                )
-                return item if self._crossing is None else self._crossing.item(item)
-            if kind == Kind.THROW:  # what follows comes after it
-                self._coming, taken = 1, None
-            elif kind == Kind.END:
-                self._end(channel, thrown if body == b"\1" else None, late=taken)
-            elif kind != Kind.ITEM:
-                raise StopIteration(self._reply(channel, frame))
-            close_all(descriptors)
-            frame = channel.next_frame(self._entry, self._due())
-
-    def _end(
-        self, channel: Channel, own: BaseException | None, late: BaseException | None
-    ) -> NoReturn:
-        """Raise what the stream ends with.
-
-        Args:
-            channel: of the stream.
-            own: what was thrown, and came through.
-            late: what was thrown after the end.
-
-        """
-        channel.send_to_stream(Kind.CLOSE)
-        frame = channel.next_frame(self._entry, self._deadline)
-        ending: BaseException
-        try:
-            ending = StopIteration(self._reply(channel, frame))
-            if late is not None:
-                ending = late
-        except BaseException as error:  # noqa: BLE001 - it is raised, or what it stands for
-            ending = error if own is None else own
-        raise ending
-
-    def _reply(self, channel: Channel, frame: Received) -> object:
-        """Return the function's result, or raise what it raised."""
-        kind, body, descriptors = frame
-        channel.usable = True
-        if kind == Kind.ERR:
-            raise rebuild(decode(body), self._client.context)
-        result = decode_with_files(body, descriptors) if descriptors else decode(body)
-        return result if self._crossing is None else self._crossing.rebuild(result)
-
-    def _close(self, channel: Channel) -> None:
-        channel.send_to_stream(Kind.CLOSE)
-        until = min(self._deadline, monotonic() + _CLOSE_WITHIN)
-        kind = Kind.ITEM
-        try:
-            while kind != Kind.END:
-                kind, _, descriptors = channel.next_frame(self._entry, until)
-                close_all(descriptors)
-        except errors.CallTimeout:
-            if monotonic() < self._deadline:
-                return  # it was killed as it went on with its item
-            raise
-        self._reply(channel, channel.next_frame(self._entry, self._deadline))
-
-
-def _exception(
+def thrown(
     kind: type[BaseException] | BaseException,
     value: object,
     traceback: TracebackType | None,
 ) -> BaseException:
-    """Return the exception that `throw` was given in one of its three forms."""
+    """Return the exception that `throw` was given, in one of its three forms."""
     if isinstance(kind, BaseException):
         error = kind
     elif isinstance(value, kind):

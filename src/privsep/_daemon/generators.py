@@ -28,13 +28,11 @@ if TYPE_CHECKING:
     #: a method of the generator, and what it is called with
     _Step: TypeAlias = tuple[Callable[..., object], object]
 
-#: what may be thrown: the wire names no other class, and a group's members do not cross
+#: what may be thrown: the wire names no other class
 _THROWN: dict[str, type[BaseException]] = {
     name: kind
     for name, kind in vars(builtins).items()
-    if isinstance(kind, type)
-    and issubclass(kind, BaseException)
-    and not issubclass(kind, BaseExceptionGroup)
+    if isinstance(kind, type) and issubclass(kind, BaseException)
 }
 
 
