@@ -27,7 +27,7 @@ check: $(VENV)/developing
 
 pytest: $(VENV)/developing
 	@tests/system-packages.sh $(TEST_PACKAGES)
-	$(BIN)/pytest
+	$(BIN)/python3 tests/side_by_side.py
 
 bench: $(VENV)/installed
 	$(BIN)/python3 -m benchmarks

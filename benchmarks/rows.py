@@ -116,6 +116,21 @@ ECHO = (
     ),
 )
 
+BARE_COPY = floor("bare copy there and back", "copy-large")
+
+LARGE = (
+    Ratio(privsep("echo-large"), BARE_COPY, at_most=3),
+    Ratio(floor("a sealed memfd each way", "memfd-large"), BARE_COPY),
+)
+
+VALIDATION = (
+    Ratio(
+        privsep("echo-annotated", "str, int, list[str]"),
+        privsep("echo-unannotated", "no annotations"),
+        adds_at_most=3,
+    ),
+)
+
 AUDIT = (
     Ratio(audited("with audit", "echo-audited"), privsep("echo"), adds_at_most=8),
     Ratio(audited("audit required", "echo-audit-required"), privsep("echo")),
@@ -156,6 +171,20 @@ ROWS = (
         operations=100,
         rounds=100,
         processors=2,
+    ),
+    Row(
+        "large",
+        "echo of 16 MiB",
+        LARGE,
+        operations=3,
+        rounds=40,
+    ),
+    Row(
+        "validation",
+        "a call with three arguments, judged or not",
+        VALIDATION,
+        operations=100,
+        rounds=200,
     ),
     Row("audit", "echo(1), recorded in a file", AUDIT, operations=100, rounds=200),
     Row(

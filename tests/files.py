@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import io
     from collections.abc import Callable
 
+LIMIT = 100_000  #: bytes that a message may have
+
 network = privsep.Context(
     "files-network",
     capabilities=["CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_NET_ADMIN"],
@@ -94,7 +96,7 @@ def return_file_and_object() -> object:
 
 
 def return_file_and_too_much() -> object:
-    return [open("/dev/null", "rb"), b"x" * 2_000_000]
+    return [open("/dev/null", "rb"), b"x" * 2 * LIMIT]
 
 
 def descriptors() -> list[str]:
@@ -158,15 +160,13 @@ def _expose(
     return context.entrypoint(_copy(context, function))
 
 
-context = privsep.Context(
-    "files", capabilities=[], timeout=120.0, max_message=1_000_000
-)
+context = privsep.Context("files", capabilities=[], timeout=120.0, max_message=LIMIT)
 processes = Files(context)
 threads_context = privsep.Context(
     "files-threads",
     capabilities=[],
     timeout=120.0,
-    max_message=1_000_000,
+    max_message=LIMIT,
     isolation="thread",
 )
 threads = Files(threads_context)

@@ -52,6 +52,13 @@ class Fifo:
             data += os.read(self._reader, 1)
         return data.decode()
 
+    def was_written_to(self) -> bool:
+        """Return whether a process wrote to it; all that was written is read."""
+        written = False
+        while self._poll(0) and os.read(self._reader, 4096):
+            written = True
+        return written
+
     def is_held(self) -> bool:
         """Return whether a process holds it; all that was written is read."""
         while self._poll(0):

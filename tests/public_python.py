@@ -6,6 +6,7 @@ All of them change the system, as root, and put it back when they are done.
 
 from __future__ import annotations
 
+import fcntl
 import inspect
 import os
 import shutil
@@ -70,7 +71,9 @@ def public_python() -> Iterator[PublicPython]:
 
 
 def _is_public(path: Path) -> bool:
-    return all(place.stat().st_mode & 0o001 for place in (path, *path.parents))
+    """Tell whether every user may run it, and a daemon that sudo starts, too."""
+    found = [place.stat() for place in (path, *path.parents)]
+    return all(x.st_mode & 0o001 and not (x.st_mode & 0o022 or x.st_uid) for x in found)
 
 
 def _version() -> str:
@@ -192,6 +195,8 @@ def doas_rule(
 ) -> Iterator[Callable[[str], None]]:
     """A function that lets the user start one context's daemon through doas."""
     _need("doas")
+    etc = os.open(_DOAS_CONF.parent, os.O_RDONLY)
+    fcntl.flock(etc, fcntl.LOCK_EX)  # it is one file for all that run beside this
     before = _DOAS_CONF.read_bytes() if _DOAS_CONF.exists() else None
 
     def allow(variable: str) -> None:
@@ -210,3 +215,4 @@ def doas_rule(
             _DOAS_CONF.unlink(missing_ok=True)
         else:
             _DOAS_CONF.write_bytes(before)
+        os.close(etc)

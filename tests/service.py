@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import privsep
 from privsep._lockdown import libc
@@ -81,6 +81,20 @@ def open_and_wait_briefly(begun: str, fifo: str) -> str:
 
 def fail(kind: str, *arguments: object) -> None:
     raise getattr(builtins, kind)(*arguments)
+
+
+class _Guarded(type):
+    def __getattribute__(cls, name: str) -> NoReturn:
+        raise RuntimeError(name)
+
+
+class _OfGuardedClass(ValueError, metaclass=_Guarded):
+    pass
+
+
+def fail_with_guarded_class() -> None:
+    """Raise an exception of which the class cannot be asked anything."""
+    raise _OfGuardedClass
 
 
 def exit_with(status: int) -> None:
@@ -172,6 +186,7 @@ class Service:
         self.open_and_wait = expose(open_and_wait)
         self.tell_and_wait = expose(tell_and_wait)
         self.fail = expose(fail)
+        self.fail_with_guarded_class = expose(fail_with_guarded_class)
         self.exit_with = expose(exit_with)
         self.kill_self = expose(kill_self)
         self.log_message = expose(log_message)
@@ -210,6 +225,20 @@ network_nobody = privsep.Context(
     "network_nobody", capabilities=["CAP_NET_ADMIN"], user="nobody", timeout=120.0
 )
 
+# Two capabilities: of root, of another user, and of the programs that it runs.
+_TWO = ("CAP_NET_ADMIN", "CAP_SYS_ADMIN")
+two = privsep.Context("two", capabilities=_TWO, timeout=120.0)
+two_nobody = privsep.Context(
+    "two_nobody", capabilities=_TWO, user="nobody", timeout=120.0
+)
+two_inherited = privsep.Context(
+    "two_inherited",
+    capabilities=_TWO,
+    user="nobody",
+    timeout=120.0,
+    sandbox=privsep.Sandbox(inherit_capabilities=True, write=None),
+)
+
 services = {
     context.name: Service(context)
     for context in (
@@ -221,5 +250,8 @@ services = {
         network,
         spacious,
         network_nobody,
+        two,
+        two_nobody,
+        two_inherited,
     )
 }

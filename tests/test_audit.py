@@ -71,6 +71,15 @@ def test_a_failing_call_is_recorded_with_its_exceptions_class_alone(
     assert "error" not in then
 
 
+def test_an_exception_whose_class_answers_nothing_is_recorded(audited: Start) -> None:
+    service = audited()
+    with pytest.raises(ValueError):
+        service.fail_with_guarded_class()
+    (failed,) = service.calls()
+    assert failed["outcome"] == "raised"
+    assert failed["error"].endswith("._OfGuardedClass")
+
+
 def test_arguments_are_short_and_bytes_are_not_shown(audited: Start) -> None:
     service = audited()
     long = "x" * 10_000
@@ -188,9 +197,10 @@ def test_a_call_that_is_killed_at_its_deadline_leaves_its_record(
     audited: Start,
 ) -> None:
     service = audited()
+    service.echo(1)  # a worker is there, and begins at once
     with pytest.raises(privsep.CallTimeout):
         service.short_sleep(60)
-    (call,) = service.calls()
+    _, call = service.calls()
     assert call["entrypoint"] == "service.short_sleep"
     # whoever was first of the supervisor and the client
     assert call["outcome"] in ("timeout", "cancelled")

@@ -296,6 +296,16 @@ def test_without_its_writer_calls_are_refused_or_the_end_is_reported(
     assert f"the audit's writer {writer} has ended" in caplog.text
 
 
+def test_a_service_of_the_lowest_priority_has_an_audit(audited: Start) -> None:
+    def serve() -> object:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        service = audited()
+        service.echo("recorded")
+        return [x["arguments"] for x in service.calls()]
+
+    assert in_child(serve) == """["'recorded'"]"""
+
+
 # -- a writer that stands still ------------------------------------------------
 
 _MORE_THAN_A_QUEUE = 3000

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +21,6 @@ import scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from pathlib import Path
 
     from service import Service
 
@@ -45,6 +46,25 @@ class Watched:
 def daemon_of(worker: int) -> int:
     with open(f"/proc/{worker}/status") as file:
         return int(next(x for x in file if x.startswith("PPid")).split()[1])
+
+
+_BY_THE_KERNEL = re.compile("@[0-9a-f]{5}")  # of sockets that pass credentials
+
+
+def names_of_sockets(pid: int) -> list[str]:
+    """Return the names that a process gave its sockets, if we may see what it has."""
+    try:
+        numbers = os.listdir(f"/proc/{pid}/fd")
+    except PermissionError:
+        return []
+    files = set()
+    for number in numbers:
+        with suppress(FileNotFoundError):  # it was closed in between
+            files.add(os.readlink(f"/proc/{pid}/fd/{number}"))
+    with open("/proc/net/unix") as file:
+        rows = [line.split() for line in file]
+    names = [row[7] for row in rows if len(row) > 7 and f"socket:[{row[6]}]" in files]
+    return [name for name in names if not _BY_THE_KERNEL.fullmatch(name)]
 
 
 @pytest.fixture
@@ -77,8 +97,8 @@ def test_daemon_and_worker_go_when_the_client_ends(method: str, end: str) -> Non
         assert client.stdout is not None
         worker = int(client.stdout.readline())
         watched = [Watched(worker), Watched(daemon_of(worker))]
-        with open("/proc/net/unix") as file:
-            assert not [line for line in file if "privsep" in line]
+        for pid in (client.pid, worker, daemon_of(worker)):
+            assert not names_of_sockets(pid)
         client.communicate("\n")
     assert [one.is_gone() for one in watched] == [True, True]
 
@@ -108,18 +128,37 @@ def test_a_call_whose_client_is_killed_is_finished_and_then_the_daemon_goes(
     assert [one.is_gone() for one in watched] == [True, True]
 
 
+BRIEF_CALLS = """
+import os, sys, privsep, service
+started = service.services["plain"]
+started.context.start(sys.argv[1])
+print(started.process_id(), flush=True)
+sys.stdin.readline()
+while True:  # on a busy machine a call may be over before it begins
+    try:
+        started.open_and_wait_briefly(*sys.argv[2:])
+    except privsep.CallTimeout:
+        pass
+"""
+
+
 @either_method
 def test_a_call_whose_client_is_killed_ends_with_its_deadline(
     method: str, fifos: tuple[Path, Path]
 ) -> None:
     begun, never = fifos
-    with scripts.begin(
-        IN_CALL, method, "open_and_wait_briefly", begun, never
-    ) as client:
-        worker = int(begun.read_text())
-        watched = [Watched(worker), Watched(daemon_of(worker))]
+    with scripts.begin(BRIEF_CALLS, method, begun, never, stdin=-1) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        watched = [Watched(daemon_of(int(client.stdout.readline())))]
+        client.stdin.write("\n")
+        client.stdin.flush()
+        while not (pid := begun.read_text()):
+            pass  # a worker was killed before it wrote
+        with suppress(ProcessLookupError):  # its deadline has come
+            watched.append(Watched(int(pid)))
         client.kill()
-    assert [one.is_gone() for one in watched] == [True, True]
+    assert all(one.is_gone() for one in watched)
 
 
 @either_method
@@ -283,7 +322,8 @@ def test_a_storm_of_signals_changes_no_result(either: Service) -> None:
         assert either.sleep(0.5) == "slept"
         assert either.echo(large) == large
         assert [either.echo(n) for n in range(200)] == list(range(200))
-    assert len(handled) > 100
+        while len(handled) < 100:
+            assert either.echo(1) == 1
 
 
 def test_a_storm_of_signals_does_not_put_off_the_deadline(either: Service) -> None:
@@ -316,6 +356,8 @@ def test_a_call_that_overruns_while_the_daemon_is_let_go_of_says_so(
         ThreadPoolExecutor(1) as threads,
     ):
         call = threads.submit(plain.open_and_wait_briefly, begun.path, release.path)
+        # On a busy machine it may be over before it begins.
+        call.add_done_callback(lambda _: Path(begun.path).write_text("over"))
         begun.wait_until_let_go()
         plain.context.stop()
         with pytest.raises(privsep.CallTimeout):
@@ -338,7 +380,7 @@ def test_a_call_that_cannot_even_be_asked_for_ends(plain: Service) -> None:
             pytest.raises(privsep.CallTimeout, match=r"took no request|not gone"),
         ):
             calls = [threads.submit(plain.short_sleep, 5) for _ in range(2)]
-            done, _ = wait(calls, 5)
+            done, _ = wait(calls, WITHIN)
             os.kill(pid, signal.SIGCONT)
             assert len(done) == 2
             calls[1].result()

@@ -291,3 +291,21 @@ def test_open_files_cross_from_and_to_a_patched_client(patch: str, method: str) 
         method,
     )
     assert lines == ["b'bytes'", "True True", "b'more'"]
+
+
+@either_method
+def test_large_values_cross_from_and_to_a_patched_client(
+    patch: str, method: str
+) -> None:
+    lines = run(
+        patch,
+        """
+        start()
+        data = [os.urandom(5_000_000), bytearray(3_000_000)]
+        greens = [spawn(started.echo, data) for _ in range(2)]
+        print([wait(green) == data for green in greens])
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["[True, True]"]

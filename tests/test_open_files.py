@@ -285,7 +285,7 @@ def _use(service: Files) -> None:
             lambda: service.fail(theirs, null),
             lambda: service.raise_with(theirs),
             lambda: service.echo([null, object()]),
-            lambda: service.echo([null, b"x" * 2_000_000]),
+            lambda: service.echo([null, b"x" * 2 * files.LIMIT]),
             lambda: service.inspect(null, null),  # one argument too many
             service.return_file_and_object,
             service.return_file_and_too_much,

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -382,6 +383,49 @@ def test_a_program_that_a_daemon_of_another_user_runs_has_no_capability(
 ) -> None:
     program = start("network_nobody").run_program("cat", "/proc/self/status")
     assert sets(parsed(program)) == (NONE, NONE, NONE, NET_ADMIN, NONE, "1")
+
+
+BOTH = f"{1 << 12 | 1 << 21:016x}"  # CAP_NET_ADMIN and CAP_SYS_ADMIN
+
+
+@needs_root
+@pytest.mark.parametrize("method", ["fork", "exec"])
+@pytest.mark.parametrize(
+    ("name", "of_program"),
+    [
+        ("two", (NONE, BOTH, BOTH, BOTH, NONE, "1")),
+        ("two_nobody", (NONE, NONE, NONE, BOTH, NONE, "1")),
+        ("two_inherited", (BOTH, BOTH, BOTH, BOTH, BOTH, "1")),
+    ],
+)
+def test_daemon_worker_and_program_have_the_two_capabilities_of_their_context(
+    start: Callable[..., Service], name: str, of_program: tuple[str, ...], method: str
+) -> None:
+    service = start(name, method)
+    worker = service.status()
+    own = of_program if name == "two_inherited" else (NONE, BOTH, BOTH, BOTH, NONE, "1")
+    assert sets(worker) == own
+    assert sets(status_of(int(worker["PPid"]))) == own
+    assert sets(parsed(service.run_program("cat", "/proc/self/status"))) == of_program
+
+
+@needs_root
+def test_a_program_that_root_made_setuid_gains_nothing(
+    start: Callable[..., Service],
+) -> None:
+    """Neither root's id nor a capability: no_new_privs and the bounding set."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
+        os.chmod(place, 0o755)  # noqa: S103 - the daemon has to reach it
+        program = f"{place}/cat"
+        shutil.copy("/bin/cat", program)
+        os.chmod(program, 0o4755)  # noqa: S103 - this is the test
+        of_nobody = parsed(
+            start("two_nobody").run_program(program, "/proc/self/status")
+        )
+        of_root = parsed(start("two").run_program(program, "/proc/self/status"))
+    assert of_nobody["Uid"].split() == [str(pwd.getpwnam("nobody").pw_uid)] * 4
+    assert sets(of_nobody) == (NONE, NONE, NONE, BOTH, NONE, "1")
+    assert sets(of_root) == (NONE, BOTH, BOTH, BOTH, NONE, "1")
 
 
 @needs_root

@@ -22,7 +22,8 @@ from conftest import IS_ROOT
 from wrapping import BAD_POLICY, NO_EXECUTABLE, NOT_ALLOWED, Wrapped, running
 
 import scripts
-from privsep.rootwrap import BadPolicy, Untrusted, load, trust
+from privsep._start import trust
+from privsep.rootwrap import BadPolicy, Untrusted, load
 from privsep.rootwrap.judge import judge
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ import pytest
 from conftest import IS_ROOT
 from wrapping import (
     BAD_POLICY,
+    ENDS_WITHIN,
     ME,
     NO_COMMAND,
     NO_EXECUTABLE,
@@ -81,7 +82,7 @@ def test_the_command_takes_the_place_of_the_program(wrapped: Wrapped) -> None:
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        said, _ = process.communicate(timeout=20)
+        said, _ = process.communicate(timeout=ENDS_WITHIN)
     assert int(said) == process.pid
 
 
@@ -482,7 +483,7 @@ def _launch(
         env={"PATH": "/usr/bin:/bin", **variables},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=ENDS_WITHIN,
         check=False,
     )
 

@@ -84,14 +84,14 @@ def hold_with_program(fifo: str) -> None:
 
 
 def hold_and_ignore_signals(fifo: str) -> None:
-    """Hold `fifo` open; ignore or block every signal that can be."""
-    _hold(fifo)
+    """Ignore or block every signal that can be; hold `fifo` open."""
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         try:
             signal.signal(number, signal.SIG_IGN)
         except OSError:
             continue
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    _hold(fifo)
     while True:
         time.sleep(1)
 
@@ -119,12 +119,11 @@ def append(path: str, line: str) -> None:
 
 
 def leave_child(workers: str, childs: str, release: str) -> str:
-    """Hold `workers` open; leave a child that holds `childs` until `release`."""
-    descriptor = _hold(workers)
+    """Leave a child that holds `childs` until `release`; hold `workers` open."""
     if os.fork():
+        _hold(workers)
         return "left"
     try:
-        os.close(descriptor)
         _hold_until(childs, release)
     finally:
         os._exit(0)

@@ -1,9 +1,12 @@
 """The floors: what the same work costs with nothing around it."""
 
+import fcntl
 import importlib
+import mmap
 import os
 import socket
 import sys
+from collections.abc import Callable
 
 from benchmarks.contestants.measure import (
     Round,
@@ -20,6 +23,10 @@ CALL = b"c" * 64
 RET = b"r" * 6
 HEAD = b"h" * 5
 CALL_HEAD = b"h" * 60
+
+LARGE = 16 << 20
+"""The bytes of a large value."""
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 PASS = (sys.executable, "-I", "-S", "-c", "pass")
 """The least that an interpreter can do.
@@ -68,6 +75,61 @@ def packed_ping_pong() -> Round:
     return latency(call)
 
 
+def copy_large() -> Round:
+    """Copy a large value to another process over a stream socketpair, and back."""
+    buffer = memoryview(bytearray(LARGE))
+
+    def receive(sock: socket.socket) -> bool:
+        return sock.recv_into(buffer, LARGE, socket.MSG_WAITALL) == LARGE
+
+    return _there_and_back(lambda sock: sock.sendall(buffer), receive)
+
+
+def memfd_large() -> Round:
+    """Do so with a sealed memfd each way, which is mapped and copied to bytes."""
+    value = bytes(LARGE)
+
+    def send(sock: socket.socket) -> None:
+        descriptor = os.memfd_create("large", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        rest = memoryview(value)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
+        socket.send_fds(sock, [b"x"], [descriptor])
+        os.close(descriptor)
+
+    def receive(sock: socket.socket) -> bool:
+        _, descriptors, _, _ = socket.recv_fds(sock, 1, 1)
+        for descriptor in descriptors:
+            assert fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) == SEALS
+            with mmap.mmap(descriptor, LARGE, prot=mmap.PROT_READ) as mapped:
+                assert len(mapped[:]) == LARGE
+            os.close(descriptor)
+        return bool(descriptors)
+
+    return _there_and_back(send, receive)
+
+
+def _there_and_back(
+    send: Callable[[socket.socket], None], receive: Callable[[socket.socket], bool]
+) -> Round:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    other = os.fork()
+    if other == 0:
+        near.close()
+        while receive(far):
+            send(far)
+        os._exit(0)
+    far.close()
+    place(lambda processor: os.sched_setaffinity(other, {processor}))
+
+    def call() -> None:
+        send(near)
+        receive(near)
+
+    return latency(call)
+
+
 def sudo_pass() -> Round:
     """Start the least interpreter through sudo."""
     need_sudo()
@@ -79,6 +141,8 @@ if __name__ == "__main__":
         {
             "ping-pong": ping_pong,
             "packed-ping-pong": packed_ping_pong,
+            "copy-large": copy_large,
+            "memfd-large": memfd_large,
             "pass": lambda: command(*PASS),
             "sudo-pass": sudo_pass,
             "true": lambda: command("true"),

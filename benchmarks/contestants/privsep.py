@@ -3,6 +3,7 @@
 from typing import Literal
 
 from benchmarks.contestants import lockdown
+from benchmarks.contestants.floor import LARGE
 from benchmarks.contestants.measure import (
     Round,
     first_use,
@@ -16,7 +17,10 @@ from benchmarks.contestants.measure import (
 from benchmarks.contestants.privsep_contexts import (
     WORKERS,
     echo,
+    echo_annotated,
+    echo_large,
     echo_thread,
+    echo_unannotated,
     pin_daemon,
     pin_worker,
     processes,
@@ -29,6 +33,22 @@ def echo_one() -> Round:
     processes.start("fork")
     place(pin_worker)
     return latency(lambda: echo(1))
+
+
+def echo_of_large_value() -> Round:
+    """Call echo with a large value from one thread, served by a process."""
+    processes.start("fork")
+    place(pin_worker)
+    value = bytes(LARGE)
+    return latency(lambda: echo_large(value))
+
+
+def echo_three(*, annotated: bool) -> Round:
+    """Call a function of three parameters, which are annotated or not."""
+    processes.start("fork")
+    place(pin_worker)
+    function = echo_annotated if annotated else echo_unannotated
+    return latency(lambda: function("eth0", 1500, ["10.0.0.1"]))
 
 
 def echo_audited() -> Round:
@@ -95,6 +115,9 @@ if __name__ == "__main__":
     serve(
         {
             "echo": echo_one,
+            "echo-large": echo_of_large_value,
+            "echo-annotated": lambda: echo_three(annotated=True),
+            "echo-unannotated": lambda: echo_three(annotated=False),
             "echo-audited": echo_audited,
             "echo-audit-required": echo_audit_required,
             "echo-thread-isolation": echo_isolated_by_thread,

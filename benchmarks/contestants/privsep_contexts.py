@@ -23,6 +23,26 @@ def echo(value: int) -> int:
 
 
 @processes.entrypoint
+def echo_large(value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Return the value, which nobody looks at."""
+    return value
+
+
+@processes.entrypoint
+def echo_annotated(name: str, number: int, items: list[str]) -> list[str]:
+    """Return the items, all arguments having been judged."""
+    del name, number
+    return items
+
+
+@processes.entrypoint
+def echo_unannotated(name, number, items):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Return the items; nobody looks at any argument."""
+    del name, number
+    return items
+
+
+@processes.entrypoint
 def pin_worker(processor: int) -> None:
     """Keep the worker on one processor; the calls of one thread go to one worker."""
     pin(processor)

@@ -177,6 +177,7 @@ class Context:
         self.audit = audit
         self.validate = validate
         self._table: dict[str, Entry] = {}
+        self._checked: dict[str, Entry] = {}  #: rows with what annotations say
         self.client: Client | None = None
         self._check()
 
@@ -398,12 +399,25 @@ class Context:
 
         """
         _Process.serving = self
-        return {entry.wire_name: self._served(entry) for entry in self._table.values()}
+        self.check_annotations()
+        return {
+            entry.wire_name: entry._replace(run=_run_of(entry.shape))
+            for entry in self._checked.values()
+        }
 
-    def _served(self, entry: Entry) -> Entry:
-        """Return `entry` with what its annotations say, and what runs it."""
-        if entry.shape != PLAIN:
-            entry = entry._replace(run=_run_of(entry.shape))
+    def check_annotations(self) -> None:
+        """Make of annotations what judges arguments, where that is not done yet.
+
+        Raises:
+            StartError: an annotation of a parameter cannot be checked.
+
+        """
+        for name, entry in self._table.items():
+            if name not in self._checked:
+                self._checked[name] = self._with_annotations(entry)
+
+    def _with_annotations(self, entry: Entry) -> Entry:
+        """Return `entry` with what its annotations say."""
         if not _says_something(entry.function, result=self.validate != "off"):
             return entry
         from privsep._boundary import parameters  # noqa: PLC0415 - few daemons need it
@@ -567,9 +581,10 @@ def _check_timeout(timeout: float | None) -> None:
         raise ValueError(msg)
 
 
-def _run_of(shape: int) -> Run:
+def _run_of(shape: int) -> Run | None:
     """Return what runs a function of this shape; it is loaded before lockdown."""
-    assert shape == GENERATOR  # noqa: S101
+    if shape == PLAIN:
+        return None
     from privsep._daemon import generators  # noqa: PLC0415 - few daemons need it
 
     return generators.run

@@ -8,21 +8,20 @@ quarter of a call, this costs nothing.
 
 from __future__ import annotations
 
-import _socket
 import math
 import os
 import signal
-import socket
-import struct
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from privsep import errors
 from privsep._client.exceptions import rebuild
 from privsep._client.logs import handle_record
+from privsep._client.timer import Timer
 from privsep._wire.control import FATE_SIZE, KILL, LEAVE, Ending, Fate
 from privsep._wire.frames import (
     CALL_HEADER,
+    Declined,
     DescriptorsLost,
     Frames,
     FrameTooLarge,
@@ -35,23 +34,23 @@ from privsep._wire.values import (
     LimitExceeded,
     UnsupportedType,
     decode,
-    decode_with_files,
+    decode_with,
 )
 
 if TYPE_CHECKING:
+    import socket
     from typing import TypeAlias
 
     from privsep._client.pool import Place
+    from privsep._wire.frames import Beside
     from privsep.context import Context, Entry
 
     #: a frame, the end of the stream, or why neither could be had
     _Event: TypeAlias = tuple[int, bytes | memoryview] | OSError | FrameTooLarge | None
-    #: a frame, and descriptors that came along
-    Received: TypeAlias = tuple[int, bytes | memoryview, list[int]]
+    #: a frame of a stream, and what came beside it
+    Received: TypeAlias = tuple[int, bytes | memoryview, Beside | None]
 
-_TIMEVAL = struct.Struct("@ll")
 _FATE_TIMEOUT = 1.0
-_LONGEST_TIMEOUT = 1e9  # seconds: what a timer takes; no call will see its end
 
 
 class NotStarted(Exception):
@@ -73,14 +72,10 @@ class Channel:
         self._context = context
         self._sock = sock
         self._fate = fate
-        self._frames = Frames(sock, context.max_message)
-        self._encoder = Encoder(files=True)
-        self._timeout = math.inf
-        sock.settimeout(None)  # not socket.setdefaulttimeout()'s
+        self._timer = timer = Timer(sock)
+        self._frames = Frames(sock, context.max_message, timer.renew, timer.renew)
+        self._encoder = Encoder(beside=True)
         self._fresh = True
-        # gevent and eventlet put sockets of their own in place; these never
-        # block in the kernel, so its timer does not run.
-        self._kernel_timer = type(sock).recv is _socket.socket.recv
 
     def is_open(self) -> bool:
         """Return whether it is this process's: a forked child has it closed."""
@@ -109,7 +104,9 @@ class Channel:
                 still usable, or not.
 
         """
-        self.begin(entry, args, kwargs, level, timeout)
+        why = self.begin(entry, args, kwargs, level, deadline, timeout)
+        if why is not None:
+            return self._receive(entry, deadline, why)
         event: _Event
         try:
             event = self._frames.receive()
@@ -126,13 +123,55 @@ class Channel:
         args: tuple[object, ...],
         kwargs: dict[str, object],
         level: int,
+        deadline: float,
         timeout: float,
-    ) -> None:
+    ) -> tuple[int, bytes | memoryview] | None:
         """Send a CALL, to which the worker has to answer within `timeout` seconds.
+
+        Returns:
+            The answer, if it takes no such arguments; else None.
 
         Raises:
             NotStarted: nothing of it ran.
             PrivsepError: it cannot be sent.
+
+        """
+        head, body = self.pack(entry, args, kwargs, level, timeout)
+        timer = self._timer
+        if timeout != timer.seconds:
+            timer.set(timeout)
+        timer.deadline = deadline
+        self.usable = False
+        try:
+            if self._encoder.something_beside:
+                self._send_beside(head, body)
+            else:
+                self._frames.send_parts(head, body)
+        except NothingSent:
+            raise self._why_nothing_sent(entry) from None
+        except Declined as declined:
+            return Kind.ERR, declined.answer
+        except OSError as error:
+            # The deadline has passed, or the worker has gone and perhaps left a
+            # BYE: receiving finds out.
+            if not self._is_own(error):
+                raise
+            timer.renew()
+        self._fresh = False
+        return None
+
+    def pack(
+        self,
+        entry: Entry,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        level: int,
+        timeout: float,
+    ) -> tuple[bytes, bytes]:
+        """Return a CALL: what precedes its arguments, and they.
+
+        Raises:
+            Unserializable, MessageTooLarge: it cannot be sent.
 
         """
         try:
@@ -141,25 +180,10 @@ class Channel:
             raise self._cannot_send(error, entry, args, kwargs) from None
         name = entry.wire_name
         length = CALL_HEADER.size + len(name) + len(body)
-        if length > self._context.max_message:
-            raise self._too_large(entry, length)
+        if length > self._context.max_message or self._encoder.something_beside:
+            self._check_size(entry, length)
         head = entry.head.pack(length, Kind.CALL, timeout, level, len(name), name)
-        if timeout != self._timeout:
-            self._set_timeout(timeout)
-        self.usable = False
-        try:
-            if self._encoder.files:
-                self._send_with_files(head, body)
-            else:
-                self._frames.send_parts(head, body)
-        except NothingSent:
-            raise self._why_nothing_sent(entry) from None
-        except OSError as error:
-            # The deadline has passed, or the worker has gone and perhaps left a
-            # BYE: receiving finds out.
-            if not self._is_own(error):
-                raise
-        self._fresh = False
+        return head, body
 
     def next_frame(self, entry: Entry, deadline: float) -> Received:
         """Return the next frame of a stream, its descriptors with it.
@@ -172,25 +196,30 @@ class Channel:
             PrivsepError: no frame comes; the channel is not usable any more.
 
         """
+        timer = self._timer
+        timer.deadline = deadline
+        left = deadline - monotonic()
+        if not left <= timer.seconds <= left + 1.0:
+            timer.set(left)
         while True:
-            left = deadline - monotonic()
-            if not left <= self._timeout <= left + 1.0:
-                self._set_timeout(left)
             event: _Event
             try:
                 event = self._frames.receive()
-                if event is not None and event[0] == Kind.ATTACH:
-                    return self._receive_attached(entry)
             except (OSError, FrameTooLarge) as error:
                 event = error
             if event is None or isinstance(event, (OSError, FrameTooLarge)):
                 self._handle_trouble(entry, deadline, event)
             elif event[0] == Kind.LOG:
                 handle_record(cast("dict[str, object]", decode(event[1])))
+            elif event[0] in (Kind.ATTACH, Kind.SEGMENTS):
+                try:
+                    return self._announced(entry, *event)
+                finally:
+                    self.usable = False  # there is more to come
             elif event[0] == Kind.BYE:
                 raise NotStarted
             else:
-                return *event, []
+                return *event, None
 
     def send_to_stream(self, kind: int, body: bytes = b"") -> None:
         """Tell the worker how a stream goes on; if it is gone, `next_frame` says so."""
@@ -221,12 +250,15 @@ class Channel:
         )
         return errors.Unserializable(msg)
 
-    def _too_large(self, entry: Entry, length: int) -> errors.MessageTooLarge:
-        msg = (
-            f"the arguments of {entry.name}() make a message of {length} bytes, the "
-            f"limit is {self._context.max_message} (max_message=)"
-        )
-        return errors.MessageTooLarge(msg)
+    def _check_size(self, entry: Entry, length: int) -> None:
+        size = length + self._encoder.size_beside()
+        if size > self._context.max_message:
+            self._encoder.clear()
+            msg = (
+                f"the arguments of {entry.name}() make a message of {size} bytes, the "
+                f"limit is {self._context.max_message} (max_message=)"
+            )
+            raise errors.MessageTooLarge(msg)
 
     def _unsupported(self, args: tuple[object, ...], kwargs: dict[str, object]) -> str:
         for place, value in [*enumerate(args, start=1), *kwargs.items()]:
@@ -234,27 +266,14 @@ class Channel:
                 self._encoder.encode(value)
             except UnsupportedType:
                 return f"argument {place}"
+        self._encoder.clear()
         return "an argument"
-
-    def _set_timeout(self, seconds: float) -> None:
-        self._timeout = seconds
-        # At least a microsecond: zero would mean for ever.
-        most = min(max(seconds, 1e-6), _LONGEST_TIMEOUT)
-        if seconds == math.inf:
-            most = 0.0
-        if not self._kernel_timer:
-            self._sock.settimeout(most or None)
-            return
-        whole = int(most)
-        value = _TIMEVAL.pack(whole, int((most - whole) * 1e6))
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
     def _is_own(self, error: OSError) -> bool:
         """Return whether the socket raised it, and not a signal's handler."""
         if error.errno is not None or isinstance(error, Interrupted):
             return True
-        return isinstance(error, TimeoutError) and not self._kernel_timer
+        return isinstance(error, TimeoutError) and not self._timer.of_kernel
 
     def _receive(self, entry: Entry, deadline: float, event: _Event) -> object:
         """Handle `event` and what follows, until the reply."""
@@ -269,8 +288,8 @@ class Channel:
                 raise rebuild(decode(event[1]), self._context)
             elif event[0] == Kind.LOG:
                 handle_record(cast("dict[str, object]", decode(event[1])))
-            elif event[0] == Kind.ATTACH:
-                return self._receive_with_files(entry)
+            elif event[0] in (Kind.ATTACH, Kind.SEGMENTS):
+                return self._receive_beside(entry, *event)
             elif event[0] == Kind.BYE:
                 raise NotStarted
             try:
@@ -278,24 +297,28 @@ class Channel:
             except (OSError, FrameTooLarge) as error:
                 event = error
 
-    def _send_with_files(self, head: bytes, body: bytes) -> None:
-        files = self._encoder.files
+    def _send_beside(self, head: bytes, body: bytes) -> None:
+        encoder = self._encoder
         try:
-            self._frames.send_attached(head, body, files)
+            self._frames.send_beside(head, body, encoder.files, encoder.segments)
         finally:
-            files.clear()
+            encoder.clear()
 
-    def _receive_with_files(self, entry: Entry) -> object:
-        """Receive the reply that brings descriptors, and return what it holds."""
-        _, body, descriptors = self._receive_attached(entry)
+    def _receive_beside(
+        self, entry: Entry, kind: int, body: bytes | memoryview
+    ) -> object:
+        """Receive the reply that is announced, and return what it holds."""
+        _, body, beside = self._announced(entry, kind, body)
         self.usable = True
-        return decode_with_files(body, descriptors)
+        return decode_with(body, *beside)
 
-    def _receive_attached(self, entry: Entry) -> Received:
+    def _announced(
+        self, entry: Entry, kind: int, body: bytes | memoryview
+    ) -> tuple[int, bytes | memoryview, Beside]:
         try:
-            return self._frames.receive_attached()
-        except DescriptorsLost as error:
-            self.usable = True
+            return self._frames.receive_beside(kind, body)
+        except (DescriptorsLost, FrameTooLarge) as error:
+            self.usable = isinstance(error, DescriptorsLost)
             msg = f"the result of {entry.name}() cannot be received: {error}"
             raise errors.MessageTooLarge(msg) from None
         except OSError as error:
@@ -325,7 +348,7 @@ class Channel:
         left = deadline - monotonic()
         if left <= 0:
             raise self._fate_of(entry, overran=True)
-        self._set_timeout(left)
+        self._timer.set(left)
 
     def cancel(self) -> None:
         """Have the worker killed, if it still is, and its reply never read."""

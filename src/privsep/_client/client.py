@@ -161,8 +161,8 @@ class Client:
                 channel = other
             try:
                 left = deadline - monotonic()
-                channel.begin(entry, args, kwargs, self.level(), left)
-                return pool, channel, deadline, channel.next_frame(entry, deadline)
+                why = channel.begin(entry, args, kwargs, self.level(), deadline, left)
+                frame = (*why, None) if why else channel.next_frame(entry, deadline)
             except NotStarted:
                 pool.give_back(channel)
                 if deadline <= monotonic():
@@ -170,6 +170,8 @@ class Client:
             except BaseException:
                 pool.give_back(channel)
                 raise
+            else:
+                return pool, channel, deadline, frame
 
     def level(self) -> int:
         """Return the least level of records that the client handles."""

@@ -37,6 +37,7 @@ def socket_pair(
 def _in_child() -> None:
     for sock in _own:
         sock.close()
+    _own.clear()
     undivided.release()
 
 

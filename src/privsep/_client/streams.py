@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING
 
 from privsep import errors
 from privsep._client.exceptions import rebuild
-from privsep._wire.descriptors import close_all
 from privsep._wire.frames import COUNT, Kind
 from privsep._wire.values import (
     Encoder,
     LimitExceeded,
     UnsupportedType,
     decode,
-    decode_with_files,
+    decode_with,
 )
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import NoReturn, TypeAlias
+    from typing import TypeAlias
 
     from privsep._boundary.parameters import Crossing
     from privsep._client.channel import Channel, Received
@@ -171,9 +170,9 @@ class Conversation:
 
     def item(self, frame: Received) -> object:
         """Return what an ITEM holds."""
-        _, body, descriptors = frame
+        _, body, beside = frame
         self.coming -= 1
-        item = decode_with_files(body, descriptors) if descriptors else decode(body)
+        item = decode(body) if beside is None else decode_with(body, *beside)
         return item if self._crossing is None else self._crossing.item(item)
 
     def ask(self, request: tuple[int, bytes] | None) -> Steps:
@@ -198,7 +197,7 @@ class Conversation:
         """
         late = thrown  # None when the worker has it
         while True:
-            kind, body, descriptors = frame
+            kind, body, beside = frame
             if kind == Kind.ITEM and self.coming:
                 return self.item(frame)
             if kind == Kind.THROW:  # what follows comes after it
@@ -206,10 +205,11 @@ class Conversation:
             elif kind == Kind.END:
                 yield Kind.CLOSE, b""
                 own = thrown if body == b"\1" else None
-                self._end((yield self.deadline), own, late)
+                raise self._ending((yield self.deadline), own, late)
             elif kind != Kind.ITEM:
                 raise Over(self._reply(frame))
-            close_all(descriptors)
+            if beside is not None:
+                beside.drop()
             frame = yield self.due()
 
     def close(self) -> Steps:
@@ -224,18 +224,19 @@ class Conversation:
         kind = Kind.ITEM
         try:
             while kind != Kind.END:
-                kind, _, descriptors = yield until
-                close_all(descriptors)
+                kind, _, beside = yield until
+                if beside is not None:
+                    beside.drop()
         except errors.CallTimeout:
             if monotonic() < self.deadline:
-                return  # it was killed, as it went on with its item
+                return None  # it was killed, as it went on with its item
             raise
-        self._reply((yield self.deadline))
+        return self._reply((yield self.deadline))
 
-    def _end(
+    def _ending(
         self, frame: Received, own: BaseException | None, late: BaseException | None
-    ) -> NoReturn:
-        """Raise what the stream ends with.
+    ) -> BaseException:
+        """Return what the stream ends with.
 
         Args:
             frame: the reply.
@@ -243,21 +244,20 @@ class Conversation:
             late: what was thrown after the end.
 
         """
-        ending: BaseException
         try:
-            ending = late or Over(self._reply(frame))
-        except BaseException as error:  # noqa: BLE001 - it is raised, or what it is
-            ending = own or error
-        raise ending
+            over = Over(self._reply(frame))
+        except BaseException as error:  # noqa: BLE001 - its caller raises it
+            return error if own is None else own
+        return over if late is None else late
 
     def _reply(self, frame: Received) -> object:
         """Return the function's result, or raise what it raised."""
-        kind, body, descriptors = frame
+        kind, body, beside = frame
         if self._channel is not None:
             self._channel.usable = True
         if kind == Kind.ERR:
             raise rebuild(decode(body), self._context)
-        result = decode_with_files(body, descriptors) if descriptors else decode(body)
+        result = decode(body) if beside is None else decode_with(body, *beside)
         return result if self._crossing is None else self._crossing.rebuild(result)
 
 

@@ -5,6 +5,7 @@ Runs in the privileged process, first of all.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # as in workers
 import io
 import os
 import resource
@@ -118,7 +119,7 @@ def _reset_signals() -> None:
             changed = ~ignored
         if changed >> (number - 1) & 1 and number not in _OF_THREADS:
             ignore = number in _IGNORED
-            signal.signal(number, signal.SIG_IGN if ignore else signal.SIG_DFL)
+            _signal.signal(number, _signal.SIG_IGN if ignore else _signal.SIG_DFL)
     if blocked:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

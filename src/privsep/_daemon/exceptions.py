@@ -151,12 +151,14 @@ def _parts(error: BaseException, encoder: Encoder, *, shorten: bool) -> _Parts:
 
 
 def _bases(kind: type[BaseException]) -> list[tuple[str, str]]:
-    """Return the names of `kind` and its bases: where each says to stand."""
-    return [
-        (_text(_contents_of(base).get("__module__", "builtins")), _text(_name_of(base)))
-        for base in _mro_of(kind)
-        if issubclass(base, BaseException)
-    ]
+    """Return the names of `kind` and its bases."""
+    return [name_of(base) for base in _mro_of(kind) if issubclass(base, BaseException)]
+
+
+def name_of(kind: type) -> tuple[str, str]:
+    """Return where a class says to stand, and its name, and run no code of its own."""
+    module = _contents_of(kind).get("__module__", "builtins")
+    return _text(module), _text(_name_of(kind))
 
 
 def _state(error: BaseException) -> dict[str, object]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     #: a method of the generator, and what it is called with
     _Step: TypeAlias = tuple[Callable[..., object], object]
 
+#: answers of a client that is ready for what goes beside an item
+_READY = (Kind.ATTACH, Kind.SEGMENTS)
 #: what may be thrown: the wire names no other class
 _THROWN: dict[str, type[BaseException]] = {
     name: kind
@@ -168,26 +170,33 @@ class _Stream:
             msg = f"{name} has {error}"
             raise errors.MessageTooLarge(msg) from None
         most = self._frames.max_body
-        if len(body) > most:
-            self._encoder.files.clear()
-            msg = f"{name} has {len(body)} bytes, the limit is {most} (max_message=)"
+        size = len(body) + self._encoder.size_beside()
+        if size > most:
+            self._encoder.clear()
+            msg = f"{name} has {size} bytes, the limit is {most} (max_message=)"
             raise errors.MessageTooLarge(msg)
         return body
 
     def _send(self, body: bytes) -> None:
         head = HEADER.pack(len(body), Kind.ITEM)
-        files = self._encoder.files
-        if not files:
+        encoder = self._encoder
+        if not encoder.something_beside:
             self._frames.send_parts(head, body)
         else:
             try:
-                self._frames.send(Kind.ATTACH)
-                while self._read() != Kind.ATTACH:
-                    pass
-                self._frames.send_descriptors(head, body, files)
+                self._frames.send_beside(
+                    head, body, encoder.files, encoder.segments, self._read_answer
+                )
             finally:
-                files.clear()
+                encoder.clear()
         self.items += 1
+
+    def _read_answer(self) -> tuple[int, bytes]:
+        """Read until the client is ready for what goes beside an item."""
+        kind = 0
+        while kind not in _READY:
+            kind = self._read()
+        return kind, b""
 
     def _end(self, *, came_through: bool = False) -> None:
         """Say that there is no more, and wait until the consumer has heard of it."""
@@ -201,8 +210,9 @@ class _Stream:
     def _next_step(self) -> _Step | None:
         """Return what the consumer asks for, waiting until it does; None: no more."""
         while self._asked is None and (not self._admitted or self._has_come()):
-            if self._read() == Kind.ATTACH:
-                raise _violation(Kind.ATTACH)
+            kind = self._read()
+            if kind in _READY:
+                raise _violation(kind)
         if self._asked is None:
             self._admitted -= 1
             return self._generator.send, None
@@ -239,7 +249,7 @@ class _Stream:
             if self._asked is not None:
                 raise _violation(kind)
             self._asked = frame
-        elif kind != Kind.ATTACH or body:
+        elif kind not in _READY or body:
             raise _violation(kind)
         return kind
 

@@ -26,7 +26,6 @@ class LogLine:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._dropped = 0
-        self._encoder = Encoder()
 
     def send(self, kind: Log, *values: object, count: int = 1) -> None:
         """Send one message, or count what it holds as dropped."""
@@ -61,7 +60,7 @@ class LogLine:
         try:
             if wait:
                 self.sock.settimeout(wait)
-                self.sock.send(self._encoder.encode([Log.DROPPED.value, self._dropped]))
+                self.sock.send(Encoder().encode([Log.DROPPED.value, self._dropped]))
             else:
                 self._send([Log.DROPPED.value, self._dropped])
         except OSError:
@@ -70,7 +69,7 @@ class LogLine:
         return True
 
     def _send(self, values: list[object]) -> None:
-        self.sock.send(self._encoder.encode(values), socket.MSG_DONTWAIT)
+        self.sock.send(Encoder().encode(values), socket.MSG_DONTWAIT)
 
 
 class OutputPipe:

@@ -43,8 +43,6 @@ class RecordSender(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._encoder = Encoder()
-        self._formatter = logging.Formatter()
         self._calls: dict[int, Frames] = {}
         self._line: LogLine | None = None
 
@@ -65,7 +63,7 @@ class RecordSender(logging.Handler):
             fields = self._fields(record)
             frames = self._calls.get(threading.get_ident())
             if frames is not None:
-                body = self._encoder.encode(fields)
+                body = Encoder().encode(fields)
                 if len(body) > frames.max_body:
                     body = self._shortened(fields, frames.max_body)
                 frames.send(Kind.LOG, body)
@@ -79,14 +77,14 @@ class RecordSender(logging.Handler):
         fields.pop("exc_text", None)
         most = max(0, size - 2048) // 4  # bytes that one character may take
         fields["msg"] = f"{str(fields['msg'])[:most]}… (max_message=)"
-        return self._encoder.encode(fields)
+        return Encoder().encode(fields)
 
     def _fields(self, record: logging.LogRecord) -> dict[str, object]:
         fields = {name: getattr(record, name) for name in _FIELDS}
         fields["msg"] = _message(record)[:_LONGEST_MESSAGE]
         text = record.exc_text
         if not text and record.exc_info:
-            text = self._formatter.formatException(record.exc_info)
+            text = logging.Formatter().formatException(record.exc_info)
         if text:
             fields["exc_text"] = text[-_LONGEST_MESSAGE:]
         return fields
@@ -107,7 +105,8 @@ def install() -> RecordSender:
             logger.handlers.clear()
             logger.propagate = True
             logger.disabled = False
-            logger.setLevel(logging.NOTSET)
+            if logger.level:  # a change empties the caches of all loggers
+                logger.setLevel(logging.NOTSET)
     logging.root.handlers[:] = [sender]
     logging.raiseExceptions = False
     return sender
@@ -115,4 +114,5 @@ def install() -> RecordSender:
 
 def set_level(level: int) -> None:
     """Make records of at least `level` only."""
-    logging.root.setLevel(level)
+    if logging.root.level != level:  # as a fork has it from its service
+        logging.root.setLevel(level)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from privsep import errors
 from privsep._daemon import exceptions
-from privsep._wire.descriptors import close_all
 from privsep._wire.frames import (
     CALL_HEADER,
     HEADER,
@@ -30,7 +29,7 @@ from privsep._wire.values import (
     Malformed,
     UnsupportedType,
     decode,
-    decode_with_files,
+    decode_with,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from privsep._daemon.output import LogLine
     from privsep._daemon.records import RecordSender
     from privsep._daemon.slots import Slot
+    from privsep._wire.frames import Beside
     from privsep.context import Entry
 
     class Run(Protocol):
@@ -130,7 +130,7 @@ class Service:
         frames = Frames(sock, self._max_message, slot.begin_reading)
         self.logging.use_frames(frames)
         try:
-            self._serve_calls(frames, Encoder(files=True), slot)
+            self._serve_calls(frames, Encoder(beside=True), slot)
             slot.begin(SEND_TIMEOUT)
             frames.send(Kind.BYE)
         except OSError:
@@ -148,46 +148,47 @@ class Service:
         A call runs through this loop, `_answer` and little else: each function on
         the way costs it a percent.
         """
-        descriptors: list[int] = []
+        beside: Beside | None = None
         while True:
             try:
                 frame = frames.receive()
                 if frame is None:
                     return
                 kind, message = frame
-                if kind == Kind.ATTACH and not message:
-                    kind, message, descriptors = frames.receive_attached()
                 if kind != Kind.CALL:
-                    return
-                kind, body = self._answer(message, descriptors, frames, encoder, slot)
+                    kind, message, beside = frames.receive_beside(kind, message)
+                    if kind != Kind.CALL:
+                        return
+                kind, body = self._answer(message, beside, frames, encoder, slot)
             except Interrupted:
                 return
             except (FrameTooLarge, DescriptorsLost) as error:
                 reply = errors.MessageTooLarge(str(error))
                 kind, body = self._refuse(reply, b"", slot)
             finally:
-                if descriptors:
-                    close_all(descriptors)
+                if beside is not None:
+                    beside.drop()
+                    beside = None
             head = HEADER.pack(len(body), kind)
-            if encoder.files:
-                frames.send_attached(head, body, encoder.files)
-                encoder.files.clear()
+            if encoder.something_beside:
+                frames.send_beside(head, body, encoder.files, encoder.segments)
+                encoder.clear()
             else:
                 frames.send_parts(head, body)
             if slot.end():
                 return
 
-    def _answer(  # noqa: C901, PLR0911, PLR0912 - all the steps of a call, as said above
+    def _answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - all of a call, as said above
         self,
         message: bytes | memoryview,
-        descriptors: list[int],
+        beside: Beside | None,
         frames: Frames,
         encoder: Encoder,
         slot: Slot,
     ) -> tuple[int, bytes]:
         """Run the CALL in `message`; return the kind and the body of the reply.
 
-        What it leaves of `descriptors` is the caller's to close.
+        What it leaves of `beside` is the caller's to drop.
         """
         try:
             timeout, level, name_size = CALL_HEADER.unpack_from(message)
@@ -198,9 +199,7 @@ class Service:
             slot.begin(timeout if 0 <= timeout < limit else limit)
             packed = message[end:]
             shown = args, kwargs = _arguments(
-                decode_with_files(packed, descriptors)
-                if descriptors
-                else decode(packed)
+                decode(packed) if beside is None else decode_with(packed, *beside)
             )
         except struct.error:
             reply = errors.Refused("a CALL without header")
@@ -242,9 +241,12 @@ class Service:
                 entry.check.release(held)
         if limit == math.inf:
             slot.begin(SEND_TIMEOUT)
-        if len(body) > self._max_message:
-            encoder.files.clear()
-            return Kind.ERR, self._too_large(len(body))
+        size = len(body)
+        if encoder.something_beside:
+            size += encoder.size_beside()
+        if size > self._max_message:
+            encoder.clear()
+            return Kind.ERR, self._too_large(size)
         return kind, body
 
     @staticmethod

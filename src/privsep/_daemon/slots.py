@@ -180,7 +180,7 @@ class AuditedSlot(Slot):
 
     def end(self) -> bool:
         """End a call and have that recorded, now that the reply is sent."""
-        retire = super().end()
+        retire = Slot.end(self)  # sooner than by super()
         if self.audit is not None:
             self.audit.end()
         return retire

@@ -30,9 +30,14 @@ def end_with(control: socket.socket) -> None:
 
 
 def outlive(control: socket.socket) -> None:
-    """End no longer: from now on the event loop looks after `control`."""
+    """End no longer: from now on the event loop looks after `control`.
+
+    Nor at the deadline that the helper of ``sudo`` began with.
+    """
+    signal.setitimer(signal.ITIMER_REAL, 0)
     _signal_on_events(control, wanted=False)
-    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    if os.getpid() == 1:
+        signal.signal(signal.SIGIO, signal.SIG_DFL)
 
 
 def _signal_on_events(control: socket.socket, *, wanted: bool) -> None:

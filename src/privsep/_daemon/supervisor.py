@@ -9,6 +9,7 @@ parses nothing else that a client sends.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # as in workers
 import errno
 import math
 import os
@@ -175,11 +176,11 @@ class Supervisor:
         """Turn SIGTERM, and SIGCHLD for an init of a namespace, into events."""
         reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, lambda *_: None)
+        _signal.signal(signal.SIGTERM, lambda *_: None)
         # With threads an orphan cannot be told from a child that a thread waits
         # for, whose status would be lost; so orphans stay there, as zombies.
         if os.getpid() == 1 and self._isolation == "process":
-            signal.signal(signal.SIGCHLD, lambda *_: None)
+            _signal.signal(signal.SIGCHLD, lambda *_: None)
         self._signal_pipe = reader, writer
         self._watch(reader, self._read_signals)
 

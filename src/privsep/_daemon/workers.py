@@ -7,6 +7,9 @@ daemon.  Both end when their channel does.
 
 from __future__ import annotations
 
+# signal.signal() makes an enum of what this one returns: 30 page faults, which a
+# process pays for that was just forked.
+import _signal  # type: ignore[import-not-found]  # it has no stubs
 import os
 import signal
 import socket
@@ -218,7 +221,7 @@ def _child(
         attributes.die_with(worker.supervisor)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
+            _signal.signal(number, _signal.SIG_DFL)
         for descriptor, output in enumerate(worker.outputs, start=1):
             os.dup2(output.writer, descriptor)
         close_others()

@@ -11,6 +11,7 @@ import functools
 from privsep._lockdown import libc
 from privsep._lockdown.capability_names import mask
 
+_BITS = 64  #: that a set has, by capset(2)
 _PR_SET_KEEPCAPS = 8
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
@@ -27,15 +28,25 @@ def last_capability() -> int:
 
     The kernel is asked, and no file of /proc/sys: a service may have none.
     """
-    last = -1
+    last, beyond = 0, _BITS
+    while beyond - last > 1:
+        middle = (last + beyond) // 2
+        if _is_known(middle):
+            last = middle
+        else:
+            beyond = middle
+    return last
+
+
+def _is_known(capability: int) -> bool:
+    """Return whether the kernel has a capability of that number, and so all below."""
     try:
-        while True:
-            libc.prctl(_PR_CAPBSET_READ, last + 1)
-            last += 1
+        libc.prctl(_PR_CAPBSET_READ, capability)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-    return last
+        return False
+    return True
 
 
 def permitted() -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
@@ -14,17 +15,16 @@ _libc.prctl.restype = ctypes.c_int
 _libc.syscall.restype = ctypes.c_long
 
 
-def prctl(option: int, *arguments: int) -> int:
+def prctl(option: int, second: int = 0, third: int = 0) -> int:
     """Get or set an attribute of the thread; return the value of the call.
 
     Raises:
         OSError: as prctl(2).
 
     """
-    padded = (*arguments, 0, 0, 0, 0)[:4]
-    result: int = _libc.prctl(option, *padded)
+    result: int = _libc.prctl(option, second, third, 0, 0)
     if result < 0:
-        raise _last_error(f"prctl({option}, {', '.join(map(str, arguments))})")
+        raise _last_error(f"prctl({option}, {second}, {third})")
     return result
 
 
@@ -55,8 +55,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
 
 def _capset(effective: int, permitted: int, inheritable: int) -> int:
     low = 0xFFFFFFFF
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    data = (ctypes.c_uint32 * 6)(
+    data = _CAPABILITY_SETS.pack(
         effective & low,
         permitted & low,
         inheritable & low,
@@ -64,7 +63,7 @@ def _capset(effective: int, permitted: int, inheritable: int) -> int:
         permitted >> 32,
         inheritable >> 32,
     )
-    result: int = _libc.capset(header, data)
+    result: int = _libc.capset(_CAPABILITY_HEADER, data)
     return result
 
 
@@ -125,6 +124,9 @@ def syscall(number: int, *arguments: int | bytes | None) -> int:
 
 _PTRACE_SEIZE = 0x4206
 _CAPABILITY_VERSION_3 = 0x20080522
+#: for capset(2), which only reads: bytes, as an array costs ten times as much
+_CAPABILITY_HEADER = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+_CAPABILITY_SETS = struct.Struct("=6I")
 
 
 def _last_error(what: str) -> OSError:

@@ -7,6 +7,7 @@ to RLIMIT_CPU or RLIMIT_NOFILE itself.
 
 from __future__ import annotations
 
+import os
 import resource
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,9 @@ def apply_memory(size: int | None) -> None:
     """
     if size is None:
         return
-    with open("/proc/self/statm", "rb", buffering=0) as file:
-        size += int(file.read(16).split()[0]) * resource.getpagesize()
+    descriptor = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    size += int(os.read(descriptor, 16).split()[0]) * resource.getpagesize()
+    os.close(descriptor)
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     if most == resource.RLIM_INFINITY or size < most:
         resource.setrlimit(resource.RLIMIT_AS, (size, most))

@@ -13,6 +13,7 @@ import gc
 import os
 import socket
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from privsep._client.forking import undivided
@@ -45,6 +46,8 @@ def launch(context: Context) -> Launched:
         from privsep._daemon import main  # noqa: PLC0415
 
         __import__("privsep._daemon.records")
+        with suppress(StartError):  # the daemon will say so
+            context.check_annotations()
         ours, daemons = control_pair()
         stderr, daemons_stderr = socket.socketpair()
         pid = os.fork()

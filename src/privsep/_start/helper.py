@@ -13,16 +13,36 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from privsep._daemon import main as daemon
+from privsep._lockdown import capability_names
+from privsep.errors import StartError
 
 if TYPE_CHECKING:
+    from privsep._start.rules import Rules
     from privsep.context import Context
 
 
-def main() -> NoReturn:
-    """Be the daemon of the context that the only argument names (``sudo``)."""
-    if len(sys.argv) != 2:  # noqa: PLR2004
-        sys.exit("usage: privsep-daemon MODULE:CONTEXT (privsep starts it)")
-    _serve(sys.argv[1])
+def serve_judged(variable: str, said: Rules) -> NoReturn:
+    """Be the daemon, started by ``sudo``, after `privsep._start.__main__` let it.
+
+    Args:
+        variable: ``MODULE:CONTEXT``.
+        said: what root says of it.
+
+    """
+
+    def load() -> Context:
+        context = _find(variable)
+        if said.capabilities is not None:
+            more = context.capability_mask & ~said.capabilities
+            if more:
+                msg = (
+                    f"{variable} asks for {capability_names.describe(more)}, which "
+                    f"capabilities in {said.path} does not have"
+                )
+                raise StartError(msg)
+        return context
+
+    daemon.run(_control(), load)
 
 
 def serve_own() -> NoReturn:

@@ -41,9 +41,9 @@ def launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
     except OSError as error:
         msg = f"{what}: {error}"
         raise StartError(msg) from error
-    missing, said = wait_until_ready(launched, what, remedy, options.deadline)
+    missing, launched = wait_until_ready(launched, what, remedy, options.deadline)
     _warn(context, *missing)
-    return launched._replace(said=said), options.method
+    return launched, options.method
 
 
 def _warn(context: Context, abi: object, *missing: object) -> None:

@@ -15,8 +15,9 @@ from typing import NamedTuple
 _CREDENTIALS = struct.Struct("iII")
 _INT_SIZE = array.array("i").itemsize
 _SCM_PIDFD = 4
-# A number: what socket has is an enum, whose operators are Python code.
+# Numbers: what socket has are enums, whose operators are Python code.
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+_TRUNCATED = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
 
 class Credentials(NamedTuple):
@@ -75,7 +76,7 @@ def receive(sock: socket.socket, size: int, most: int, flags: int = 0) -> Datagr
 
     """
     space = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(most * _INT_SIZE)
-    data, ancillary, result, _ = sock.recvmsg(size, space, flags | _CLOSE_ON_EXEC)
+    data, ancillary, result, _ = sock.recvmsg(size, space, int(flags) | _CLOSE_ON_EXEC)
     descriptors = array.array("i")
     sender = None
     for level, kind, payload in ancillary:
@@ -88,8 +89,7 @@ def receive(sock: socket.socket, size: int, most: int, flags: int = 0) -> Datagr
             descriptors.frombytes(payload[:usable])
         elif kind == socket.SCM_CREDENTIALS:
             sender = Credentials(*_CREDENTIALS.unpack(payload))
-    truncated = bool(result & (socket.MSG_TRUNC | socket.MSG_CTRUNC))
-    return Datagram(data, descriptors.tolist(), sender, truncated)
+    return Datagram(data, descriptors.tolist(), sender, bool(result & _TRUNCATED))
 
 
 def close_all(descriptors: list[int]) -> None:

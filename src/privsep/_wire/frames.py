@@ -8,9 +8,10 @@ there gets the whole of a small message with one system call.
 from __future__ import annotations
 
 import array
+import io
 import socket
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from privsep._wire.descriptors import close_all
 
@@ -39,6 +40,11 @@ _FIRST_READ = 8 * 1024
 _CHUNK = 64 * 1024
 _MOST_DESCRIPTORS = 253  # in one message, SCM_MAX_FD of unix(7)
 _CONTROL_SIZE = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
+_MOST_SEGMENTS = 2048
+# The most of a segment that is read at once.  Of more, the reader would for too long
+# have nothing to show to a supervisor that looks for workers to retire.
+_PIECE = 16 << 20
+_WHOLE = int(socket.MSG_WAITALL)
 
 
 class Kind:
@@ -55,13 +61,16 @@ class Kind:
     LOG: Final = 4  #: a logging record of the running call
     ATTACH: Final = 6  #: the next frame has descriptors; answered by the same
     BYE: Final = 5  #: the worker retires; the CALL was not read, or not to its end
+    SEGMENTS: Final = 7
+    """Lengths of segments: once it is answered by the same, they come, and the frame
+    that they belong to."""
 
-    ITEM: Final = 7  #: what a generator yielded
-    END: Final = 8  #: no ITEM follows; a byte: whether what was thrown came through
-    NEXT: Final = 9  #: to the worker: so many items more may be made
-    SEND: Final = 10  #: to the worker: the value that a generator gets
-    THROW: Final = 11  #: to the worker: an exception; answered by the same, empty
-    CLOSE: Final = 12  #: to the worker: no item more is wanted
+    ITEM: Final = 8  #: what a generator yielded
+    END: Final = 9  #: no ITEM follows; a byte: whether what was thrown came through
+    NEXT: Final = 10  #: to the worker: so many items more may be made
+    SEND: Final = 11  #: to the worker: the value that a generator gets
+    THROW: Final = 12  #: to the worker: an exception; answered by the same, empty
+    CLOSE: Final = 13  #: to the worker: no item more is wanted
 
 
 class FrameTooLarge(ValueError):
@@ -84,21 +93,61 @@ class NothingSent(ConnectionError):
     """The other end had closed before the first byte of a frame was taken."""
 
 
+class Declined(Exception):
+    """The other end takes no such segments; nothing of the message was sent."""
+
+    def __init__(self, answer: bytes | memoryview) -> None:
+        super().__init__("the segments are declined")
+        self.answer = answer  #: the body of its ERR
+
+
+class Beside(NamedTuple):
+    """What came beside a message."""
+
+    descriptors: list[int]  #: the receiver's to close; -1: there is a file for it
+    segments: list[bytes | None]  #: None: it is in the value
+
+    def drop(self) -> None:
+        """Close the descriptors, and let go of the segments."""
+        close_all(self.descriptors)
+        self.segments.clear()
+
+
 class Frames:
     """Sends and receives frames on `sock`; for one thread at a time."""
 
-    __slots__ = ("_recv", "_rest", "_send", "begun", "max_body", "sock")
+    __slots__ = (
+        "_recv",
+        "_rest",
+        "_resumed",
+        "_send",
+        "_taken",
+        "begun",
+        "max_body",
+        "sock",
+    )
 
     def __init__(
         self,
         sock: socket.socket,
         max_body: int,
         begun: Callable[[], object] | None = None,
+        resumed: Callable[[], object] | None = None,
     ) -> None:
-        """Make them; `begun` is called when a part of a large frame has come."""
+        """Make them.
+
+        Args:
+            sock: the stream.
+            max_body: the most bytes of a message, with all that comes beside it.
+            begun: called when a part of a large message has come.
+            resumed: called before more of a large message is sent.
+
+        """
         self.sock = sock
         self.max_body = max_body
         self.begun = begun
+        self._resumed = resumed
+        self._taken = 0  #: bytes of a message that came before its frame
         self._send = sock.send
         self._recv = sock.recv
         self._rest = b""
@@ -127,44 +176,139 @@ class Frames:
             raise NothingSent from error
         self._send_rest([memoryview(head), memoryview(body)], sent)
 
-    def send_attached(self, head: bytes, body: bytes, files: list[object]) -> None:
-        """Send one frame with the descriptors of `files`.
+    def send_beside(
+        self,
+        head: bytes,
+        body: bytes,
+        files: list[object],
+        segments: list[memoryview],
+        answer: Callable[[], tuple[int, bytes | memoryview] | None] | None = None,
+    ) -> None:
+        """Send one frame with the descriptors of `files`, and `segments` before it.
 
-        The reader is asked to be ready first: it would lose what comes along with
-        bytes that it reads as usual.
+        The reader is asked to be ready first.  It would lose descriptors that come
+        along with bytes that it reads as usual; and a segment of which it had read
+        the begin with something else, it would have to copy.
+
+        Args:
+            head: all that precedes `body`.
+            body: of the frame.
+            files: what goes along, may be none.
+            segments: what goes before it, may be none.
+            answer: returns the other end's answer, as `receive`, where other frames
+                may come before it.
 
         Raises:
+            Declined: the other end takes no such segments.
             NothingSent: the other end is gone or retires, and took nothing.
-            OSError: as socket.sendmsg; a part of the frame may have been sent.
+            OSError: as socket.sendmsg; a part of the message may have been sent.
 
         """
-        self.send(Kind.ATTACH)
-        if self.receive() != (Kind.ATTACH, b""):
+        answer = answer or self.receive
+        if segments:
+            self._send_segments(segments, answer)
+        if files:
+            self._send_attached(head, body, files, answer)
+        else:
+            self.send_parts(head, body)
+
+    def _send_segments(
+        self,
+        segments: list[memoryview],
+        answer: Callable[[], tuple[int, bytes | memoryview] | None],
+    ) -> None:
+        lengths = struct.pack(f"!{len(segments)}I", *map(len, segments))
+        self.send(Kind.SEGMENTS, lengths)
+        kind, body = answer() or (Kind.BYE, b"")
+        if kind == Kind.ERR:
+            raise Declined(body)
+        if (kind, body) != (Kind.SEGMENTS, b""):
             raise NothingSent
-        self.send_descriptors(head, body, files)
+        self._send_rest(list(segments), 0)
 
-    def send_descriptors(self, head: bytes, body: bytes, files: list[object]) -> None:
-        """Send one frame with the descriptors of `files` to a reader who is ready.
-
-        Raises:
-            OSError: as socket.sendmsg; a part of the frame may have been sent.
-
-        """
+    def _send_attached(
+        self,
+        head: bytes,
+        body: bytes,
+        files: list[object],
+        answer: Callable[[], tuple[int, bytes | memoryview] | None],
+    ) -> None:
+        self.send(Kind.ATTACH)
+        if answer() != (Kind.ATTACH, b""):
+            raise NothingSent
         numbers = array.array("i", [file.fileno() for file in files])  # type: ignore[attr-defined]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
         sent = self.sock.sendmsg((head, body), rights)  # there is room: all was read
         self._send_rest([memoryview(head), memoryview(body)], sent)
 
-    def receive_attached(self) -> tuple[int, bytes | memoryview, list[int]]:
-        """Answer ATTACH; return kind, body and descriptors of the frame that follows.
+    def receive_beside(
+        self, kind: int, body: bytes | memoryview
+    ) -> tuple[int, bytes | memoryview, Beside]:
+        """Answer the frame that announces; return the one that follows.
 
-        The descriptors are the caller's to close.
+        Args:
+            kind: of the frame that announces.
+            body: of the same.
+
+        Returns:
+            Kind and body of the frame that follows, and what came beside.
 
         Raises:
             DescriptorsLost: there was no room for all; the stream goes on after it.
-            FrameTooLarge, Interrupted, OSError: as `receive`.
+            FrameTooLarge: as `receive`; or the segments are too large, and not
+                answered: the stream goes on with another answer.
+            Interrupted: as `receive`; or it announces nothing that there is.
+            OSError: as `receive`.
 
         """
+        beside = Beside([], [])
+        if self.begun is not None:
+            self.begun()
+        try:
+            if kind == Kind.SEGMENTS and not self._rest:
+                lengths = self._lengths(body)
+                self._taken = sum(lengths)
+                self.send(Kind.SEGMENTS)
+                beside.segments.extend(map(self._receive_segment, lengths))
+                kind, body = self._receive_more(self._more(_FIRST_READ))
+            elif kind != Kind.ATTACH:
+                raise Interrupted
+            if kind == Kind.ATTACH and not body:
+                kind, body = self._receive_attached(beside.descriptors)
+        finally:
+            self._taken = 0
+        return kind, body, beside
+
+    def _lengths(self, announced: bytes | memoryview) -> tuple[int, ...]:
+        count, odd = divmod(len(announced), 4)
+        if odd or not 0 < count <= _MOST_SEGMENTS:
+            raise Interrupted
+        lengths = struct.unpack(f"!{count}I", announced)
+        if sum(lengths) > self.max_body:
+            raise self._too_large(Kind.SEGMENTS, sum(lengths))
+        return lengths
+
+    def _receive_segment(self, length: int) -> bytes:
+        """Receive a segment; it takes memory as its bytes come.
+
+        One that comes at once, as it does over a socket that blocks, is not copied.
+        """
+        data = self._recv(min(length, _PIECE), _WHOLE)
+        if len(data) == length:
+            return data
+        pieces = io.BytesIO()
+        while pieces.write(data) and pieces.tell() < length:
+            if self.begun is not None:
+                self.begun()
+            data = self._recv(min(length - pieces.tell(), _PIECE), _WHOLE)
+        if not data:
+            raise Interrupted
+        return pieces.getvalue()
+
+    def _receive_attached(
+        self, descriptors: list[int]
+    ) -> tuple[int, bytes | memoryview]:
+        """Answer ATTACH; return the frame that follows, having added `descriptors`."""
         self.send(Kind.ATTACH)
         if self.begun is not None:
             self.begun()
@@ -173,21 +317,18 @@ class Frames:
         self._rest, ancillary, flags, _ = self.sock.recvmsg(
             _FIRST_READ, _CONTROL_SIZE, socket.MSG_CMSG_CLOEXEC
         )
-        descriptors: list[int] = []
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 descriptors += array.array("i", payload)
         try:
-            frame = self.receive()
+            frame = self._receive_more(self._rest)
         except BaseException:
             close_all(descriptors)
             raise
-        if frame is None or flags & socket.MSG_CTRUNC:
+        if flags & socket.MSG_CTRUNC:
             close_all(descriptors)
-            if frame is None:
-                raise Interrupted
             raise DescriptorsLost("no room for its descriptors (RLIMIT_NOFILE)")
-        return *frame, descriptors
+        return frame
 
     def _send_rest(self, views: list[memoryview], sent: int) -> None:
         while True:
@@ -196,6 +337,8 @@ class Frames:
             if not views:
                 return
             views[0] = views[0][sent:]
+            if self._resumed is not None:
+                self._resumed()
             sent = self.sock.send(views[0])  # eventlet's sendmsg() does not wait
 
     def has_more(self) -> bool:
@@ -217,12 +360,10 @@ class Frames:
             if length == len(data) - _HEADER_SIZE and length <= self.max_body:
                 self._rest = b""
                 return kind, data[_HEADER_SIZE:]
-        return self._receive_more(data)
+        return self._receive_more(data) if data else None
 
-    def _receive_more(self, data: bytes) -> tuple[int, bytes | memoryview] | None:
+    def _receive_more(self, data: bytes) -> tuple[int, bytes | memoryview]:
         """Receive the rest of a frame of which `data` is the begin, or is not all."""
-        if not data:
-            return None
         if self.begun is not None:
             self.begun()
         while len(data) < _HEADER_SIZE:
@@ -230,13 +371,16 @@ class Frames:
         length, kind = HEADER.unpack_from(data)
         end = _HEADER_SIZE + length
         self._rest = data[end:]
-        if length > self.max_body:
+        if self._taken + length > self.max_body:
             self._discard(max(0, end - len(data)))
-            msg = f"a message of {length} bytes, the limit is {self.max_body}"
-            raise FrameTooLarge(kind, msg)
+            raise self._too_large(kind, self._taken + length)
         if end <= len(data):
             return kind, data[_HEADER_SIZE:end]
         return kind, self._complete(data[_HEADER_SIZE:], length)
+
+    def _too_large(self, kind: int, size: int) -> FrameTooLarge:
+        msg = f"a message of {size} bytes, the limit is {self.max_body}"
+        return FrameTooLarge(kind, msg)
 
     def _complete(self, begin: bytes, length: int) -> memoryview:
         whole = memoryview(bytearray(length))

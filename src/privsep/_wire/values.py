@@ -10,6 +10,9 @@ named on the wire.
 
 What is read is bounded: the caller checks the size before the bytes are taken,
 elements are counted while they are built, and msgpack bounds the depth.
+
+Bytes of a mebibyte or more are not copied into a message: it holds their place among
+the *segments* that go beside it, as the descriptors of open files do.
 """
 
 from __future__ import annotations
@@ -22,11 +25,13 @@ import msgpack
 from privsep._wire.descriptors import close_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
 MAX_ELEMENTS = 1_000_000
 MAX_DEPTH = 100
+LARGE = 1 << 20
+"""Of bytes that go beside the message, the least size."""
 
 _FIRST_BUFFER = 4096  #: of a packer; it grows
 _KEPT_PACKER_BYTES = 1 << 20
@@ -36,12 +41,15 @@ _TIMESTAMP_AS_FLOAT = 1  # msgpack makes an object of extension -1 without askin
 _TUPLE, _SET, _FROZENSET, _MAPPING = 1, 2, 3, 4
 _INTEGER, _COMPLEX, _BYTEARRAY = 16, 17, 18
 _SCALARS = range(48, 64)  #: see scalars
+_LARGE_BYTES, _LARGE_BYTEARRAY = 40, 41
 _OPEN_FILES = (32, 33, 34)  #: see open_files
 
 _writers: dict[type, tuple[int, Callable[[Any], bytes]]] = {}
 """Of types in `scalars`, from the first value on that was written."""
 
-_NATIVE = frozenset({type(None), bool, int, float, str, bytes})
+_NATIVE = frozenset({type(None), bool, int, float, str})
+_NATIVE_OR_BYTES = _NATIVE | {bytes}
+_PLACE = struct.Struct("!I")
 _COMPLEX_PARTS = struct.Struct("!dd")
 _MARK_OF: dict[type, msgpack.ExtType] = {
     tuple: msgpack.ExtType(_TUPLE, b""),
@@ -87,6 +95,14 @@ _MARKS = {
 }
 
 
+#: of extensions that are a value by themselves
+_READERS: dict[int, Callable[[bytes], object]] = {
+    _INTEGER: lambda data: int.from_bytes(data, "big", signed=True),
+    _BYTEARRAY: bytearray,
+    _COMPLEX: lambda data: complex(*_COMPLEX_PARTS.unpack(data)),
+}
+
+
 class Encoder:
     """Turns values into bytes; for one thread at a time.
 
@@ -94,18 +110,38 @@ class Encoder:
     than a small message takes to write.
 
     Args:
-        files: whether open files may be among the values; they are collected in
-            `files`, to be sent along, until whoever sends them clears it.
+        beside: whether values may go beside the message.  Open files are collected in
+            `files`, large bytes in `segments`, to be sent along, until whoever sends
+            them calls `clear`; without it, open files do not cross.
 
     """
 
-    __slots__ = ("_elements", "_packer", "_takes_files", "files")
+    __slots__ = (
+        "_beside",
+        "_elements",
+        "_packer",
+        "files",
+        "segments",
+        "something_beside",
+    )
 
-    def __init__(self, *, files: bool = False) -> None:
+    def __init__(self, *, beside: bool = False) -> None:
         self._elements = 0
-        self._takes_files = files
+        self._beside = beside
+        self.something_beside = False  #: whether there is any of the following
         self.files: list[object] = []
+        self.segments: list[memoryview] = []
         self._packer = _new_packer()
+
+    def clear(self) -> None:
+        """Forget what was to go beside the message."""
+        self.files.clear()
+        self.segments.clear()
+        self.something_beside = False
+
+    def size_beside(self) -> int:
+        """Return how many bytes go beside the message."""
+        return sum(map(len, self.segments))
 
     def encode(self, value: object) -> bytes:
         """Return `value` as bytes.
@@ -120,12 +156,16 @@ class Encoder:
             try:
                 value = self._lower(value, 0)
             except BaseException:
-                self.files.clear()
+                self.clear()
                 raise
+        return self._pack(value)
+
+    def _pack(self, value: object) -> bytes:
         try:
             data: bytes = self._packer.pack(value)
         except BaseException:
             self._packer = _new_packer()
+            self.clear()
             raise
         if len(data) > _KEPT_PACKER_BYTES:
             self._packer = _new_packer()
@@ -138,12 +178,22 @@ class Encoder:
             UnsupportedType, LimitExceeded: as `encode`.
 
         """
-        if not kwargs and _NATIVE.issuperset(map(type, args)):
+        if not kwargs and (_NATIVE.issuperset(map(type, args)) or _is_plain(args)):
             data: bytes = self._packer.pack([list(args), kwargs])
             if len(data) > _KEPT_PACKER_BYTES:
                 self._packer = _new_packer()
             return data
-        return self.encode([list(args), kwargs])
+        self._elements = 0
+        try:
+            self._count(2 + len(args), 1)
+            call = [
+                [self._lower(item, 2) for item in args],
+                self._lower_dict(kwargs, 1),
+            ]
+        except BaseException:
+            self.clear()
+            raise
+        return self._pack(call)
 
     def _count(self, more: int, depth: int) -> None:
         self._elements += more
@@ -170,16 +220,28 @@ class Encoder:
         if type(value) is tuple or type(value) is set or type(value) is frozenset:
             self._count(len(value), depth)
             return [_MARK_OF[kind], *self._lower_items(value, depth)]
+        if type(value) is bytes or type(value) is bytearray:
+            return self._lower_bytes(value)
         return self._lower_scalar(value)
+
+    def _lower_bytes(self, value: bytes | bytearray) -> object:
+        """Return `value`, or what stands for it if it is to be sent beside."""
+        if self._beside and len(value) >= LARGE:
+            code = _LARGE_BYTES if type(value) is bytes else _LARGE_BYTEARRAY
+            place = _PLACE.pack(len(self.segments))
+            self.segments.append(memoryview(value))
+            self.something_beside = True
+            return msgpack.ExtType(code, place)
+        if type(value) is bytes:
+            return value
+        return msgpack.ExtType(_BYTEARRAY, bytes(value))
 
     def _lower_scalar(self, value: object) -> msgpack.ExtType:
         """Return the extension for `value`; an open file is noted, to be sent along."""
-        if type(value) is bytearray:
-            return msgpack.ExtType(_BYTEARRAY, bytes(value))
         if type(value) is complex:
             parts = _COMPLEX_PARTS.pack(value.real, value.imag)
             return msgpack.ExtType(_COMPLEX, parts)
-        if self._takes_files and type(value) not in _writers:
+        if self._beside and type(value) not in _writers:
             from privsep._wire import open_files  # noqa: PLC0415 - hardly ever
 
             try:
@@ -188,6 +250,7 @@ class Encoder:
                 raise UnsupportedType(str(error)) from None
             if lowered is not None:
                 self.files.append(value)
+                self.something_beside = True
                 if len(self.files) > open_files.MOST:
                     msg = f"more than {open_files.MOST} open files in one message"
                     raise LimitExceeded(msg)
@@ -197,12 +260,15 @@ class Encoder:
     def _lower_items(self, items: Iterable[object], depth: int) -> Iterable[object]:
         if _NATIVE.issuperset(map(type, items)):
             return items
+        if _NATIVE_OR_BYTES.issuperset(map(type, items)) and _has_no_large(items):
+            return items
         return [self._lower(item, depth + 1) for item in items]
 
-    def _lower_dict(self, value: dict[object, object], depth: int) -> object:
+    def _lower_dict(self, value: Mapping[Any, object], depth: int) -> object:
         self._count(2 * len(value), depth)
-        if _NATIVE.issuperset(map(type, value)):
-            if _NATIVE.issuperset(map(type, value.values())):
+        if _NATIVE.issuperset(map(type, value)) or _is_plain(value):
+            items = value.values()
+            if _NATIVE.issuperset(map(type, items)) or _is_plain(items):
                 return value
             return {key: self._lower(item, depth + 1) for key, item in value.items()}
         pairs: list[object] = [_MARK_OF[dict]]
@@ -210,6 +276,18 @@ class Encoder:
             pairs.append(self._lower(key, depth + 1))
             pairs.append(self._lower(item, depth + 1))
         return pairs
+
+
+def _is_plain(items: Iterable[object]) -> bool:
+    """Tell whether MessagePack has all of `items`, and none is large."""
+    return _NATIVE_OR_BYTES.issuperset(map(type, items)) and _has_no_large(items)
+
+
+def _has_no_large(items: Iterable[object]) -> bool:
+    for item in items:  # noqa: SIM110 - a generator costs a small message more
+        if type(item) is bytes and len(item) >= LARGE:
+            return False
+    return True
 
 
 def _lower_scalar(value: object) -> msgpack.ExtType:
@@ -256,24 +334,26 @@ def _new_packer() -> msgpack.Packer:
 class _Decoding:
     """The state of reading one message: elements so far, marks not yet used."""
 
-    __slots__ = ("descriptors", "elements", "marks")
+    __slots__ = ("descriptors", "elements", "marks", "segments")
 
-    def __init__(self, descriptors: list[int]) -> None:
+    def __init__(self, descriptors: list[int], segments: list[bytes | None]) -> None:
         self.elements = 0
         self.marks = 0
         self.descriptors = descriptors
+        self.segments = segments
 
     def extension(self, code: int, payload: bytes) -> object:
         mark = _MARKS.get(code)
         if mark is not None and not payload:
             self.marks += 1
             return mark
-        if code == _INTEGER:
-            return int.from_bytes(payload, "big", signed=True)
-        if code == _BYTEARRAY:
-            return bytearray(payload)
-        if code == _COMPLEX:
-            return complex(*_COMPLEX_PARTS.unpack(payload))
+        read = _READERS.get(code)
+        if read is not None:
+            return read(payload)
+        if code == _LARGE_BYTES:
+            return self.segment(payload)
+        if code == _LARGE_BYTEARRAY:
+            return bytearray(self.segment(payload))
         if self.descriptors and code in _OPEN_FILES:
             from privsep._wire import open_files  # noqa: PLC0415 - hardly ever
 
@@ -287,6 +367,15 @@ class _Decoding:
                 pass
         msg = f"unknown extension {code} with {len(payload)} bytes"
         raise Malformed(msg)
+
+    def segment(self, payload: bytes) -> bytes:
+        place: int = _PLACE.unpack(payload)[0]
+        segment = self.segments[place] if place < len(self.segments) else None
+        if segment is None:
+            msg = f"a segment {place} that did not come, or is used twice"
+            raise Malformed(msg)
+        self.segments[place] = None
+        return segment
 
     def array(self, items: list[object]) -> object:
         if items and isinstance(items[0], _Mark):
@@ -333,23 +422,25 @@ def decode(data: bytes | bytearray | memoryview) -> object:
             pass
         except (ValueError, TypeError, RecursionError) as error:
             raise _as_ours(error) from None
-    return _decode_with_hooks(data, [])
+    return _decode_with_hooks(data, [], [])
 
 
-def decode_with_files(
-    data: bytes | bytearray | memoryview, descriptors: list[int]
+def decode_with(
+    data: bytes | bytearray | memoryview,
+    descriptors: list[int],
+    segments: list[bytes | None],
 ) -> object:
-    """Return the value in `data` with the open files that came along.
+    """Return the value in `data` with what came beside it.
 
     Each descriptor is closed, or owned by the file in the value that it is.
 
     Raises:
-        Malformed, LimitExceeded: as `decode`; or a descriptor too many, or one that
-            is not what the message says.
+        Malformed, LimitExceeded: as `decode`; or a descriptor or a segment too many,
+            or a descriptor that is not what the message says.
 
     """
     try:
-        value = _decode_with_hooks(data, descriptors)
+        value = _decode_with_hooks(data, descriptors, segments)
     except (OSError, LookupError, OverflowError) as error:
         msg = f"a descriptor is not what the message says: {error}"
         raise Malformed(msg) from None
@@ -358,13 +449,17 @@ def decode_with_files(
         close_all(descriptors)
     if unused:
         raise Malformed("a descriptor that stands for no value")
+    if any(segment is not None for segment in segments):
+        raise Malformed("a segment that stands for no value")
     return value
 
 
 def _decode_with_hooks(
-    data: bytes | bytearray | memoryview, descriptors: list[int]
+    data: bytes | bytearray | memoryview,
+    descriptors: list[int],
+    segments: list[bytes | None],
 ) -> object:
-    state = _Decoding(descriptors)
+    state = _Decoding(descriptors, segments)
     bound = min(MAX_ELEMENTS + 1, len(data))
     try:
         value = msgpack.unpackb(

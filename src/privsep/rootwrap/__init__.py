@@ -8,19 +8,20 @@ costs.
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
+    from privsep._start.trust import Untrusted
     from privsep.rootwrap.config import load
-    from privsep.rootwrap.errors import BadPolicy, Untrusted
+    from privsep.rootwrap.errors import BadPolicy
     from privsep.rootwrap.judge import Verdict
     from privsep.rootwrap.policy import Policy
 
 __all__ = ["BadPolicy", "Policy", "Untrusted", "Verdict", "load"]
 
 _MODULES = {
-    "BadPolicy": "errors",
-    "Policy": "policy",
-    "Untrusted": "errors",
-    "Verdict": "judge",
-    "load": "config",
+    "BadPolicy": "privsep.rootwrap.errors",
+    "Policy": "privsep.rootwrap.policy",
+    "Untrusted": "privsep._start.trust",
+    "Verdict": "privsep.rootwrap.judge",
+    "load": "privsep.rootwrap.config",
 }
 
 
@@ -31,4 +32,4 @@ def __getattr__(name: str) -> object:
         raise AttributeError(msg)
     from importlib import import_module  # noqa: PLC0415 - libraries only
 
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 import stat
 
-from privsep.rootwrap import trust
-from privsep.rootwrap.errors import Differs, Untrusted
+from privsep._start import trust
+from privsep._start.trust import Untrusted
+from privsep.rootwrap.errors import Differs
 
 _PATH_MAX = 4096  # limits.h: no system call takes a longer one
 _HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC

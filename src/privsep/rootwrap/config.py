@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 
-from privsep.rootwrap import definitions, ini, log, trust
-from privsep.rootwrap.errors import BadPolicy, Untrusted
+from privsep._start import trust
+from privsep._start.trust import Untrusted
+from privsep.rootwrap import definitions, ini, log
+from privsep.rootwrap.errors import BadPolicy
 from privsep.rootwrap.filters import WordsFilter
 from privsep.rootwrap.policy import SYSTEM_DIRECTORIES, Policy
 

@@ -16,13 +16,6 @@ class BadPolicy(PrivsepError, ValueError):
         super().__init__(f"{place}: {reason}")
 
 
-class Untrusted(PrivsepError, PermissionError):
-    """Somebody else than root could change what is to be read or run.
-
-    The message has the path, the owner and the mode.
-    """
-
-
 class Differs(Exception):
     """A command is not what a filter allows; the message says in what.
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 
-from privsep.rootwrap import trust
-from privsep.rootwrap.errors import Missing, Untrusted
+from privsep._start import trust
+from privsep._start.trust import Untrusted
+from privsep.rootwrap.errors import Missing
 
 _ANYBODY_EXECUTES = 0o111
 _BINARY = b"\x7fELF"

@@ -6,8 +6,9 @@ is, and whether the whole is allowed, is the judge's to say.
 
 from __future__ import annotations
 
+from privsep._start.trust import Untrusted
 from privsep.rootwrap import executables
-from privsep.rootwrap.errors import Differs, Missing, Untrusted
+from privsep.rootwrap.errors import Differs, Missing
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:

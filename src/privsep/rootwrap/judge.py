@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import pwd
 
+from privsep._start.trust import Untrusted
 from privsep.rootwrap import executables
-from privsep.rootwrap.errors import BadPolicy, Differs, Missing, Untrusted
+from privsep.rootwrap.errors import BadPolicy, Differs, Missing
 from privsep.rootwrap.filters import Options
 from privsep.rootwrap.patterns import BadPattern
 

@@ -29,6 +29,7 @@ from privsep._daemon.audit.messages import (
     TEXT_SIZE,
 )
 from privsep._daemon.audit.summary import summary
+from privsep._daemon.exceptions import name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,6 +65,7 @@ class Recorder:
         wait: bool,
     ) -> None:
         self._sock: socket.socket | None = sock
+        self._send = sock.send
         self._bell = bell
         self._asleep = asleep
         self._lost = lost
@@ -94,8 +96,7 @@ class Recorder:
     def raised(self, error: BaseException) -> None:
         """Note how the call ended: by this exception, of which the class is told."""
         if self._begun is not None:
-            kind = type(error)
-            shown = f"{kind.__module__}.{kind.__qualname__}"
+            shown = ".".join(name_of(type(error)))
             self._outcome = RAISED
             self._error = shown.encode("utf-8", "backslashreplace")[:NAME_SIZE]
 
@@ -142,17 +143,16 @@ class Recorder:
 
         A full queue is waited for once, and then again after there was room.
         """
-        if self._sock is None:
-            return False
         try:
-            self._sock.send(message, _DONTWAIT)
+            self._send(message, _DONTWAIT)
         except BlockingIOError:
             self._ring()
             if self._patient and self._found_room(message):
                 return True
             self._patient = False
-        except OSError:  # the writer is gone
-            pass
+        except OSError:  # the writer is gone, or this is closed
+            if self._sock is None:
+                return False
         else:
             self._patient = True
             return True

@@ -74,7 +74,10 @@ def run(
     must = audit.on_failure == "error"
     writer = Writer(ledger, sock, refusals, bell, asleep, must=must)
     if not must:  # callers are not waiting: let them run first
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        try:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        except PermissionError:
+            pass  # who was started as SCHED_IDLE stays so, see sched(7)
     sock.send(messages.READY)
     try:
         writer.work()

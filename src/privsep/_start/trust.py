@@ -14,12 +14,25 @@ import errno
 import os
 import stat
 
-from privsep.rootwrap.errors import Untrusted
+from privsep.errors import PrivsepError
 
 _HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _MOST_LINKS = 40  # as many as the kernel follows
+
+
+class Untrusted(PrivsepError, PermissionError):
+    """Somebody else than root could change what is to be read or run.
+
+    The message has the path, the owner and the mode.
+
+    Attributes:
+        owner: uid of whom it belongs to.
+
+    """
+
+    owner: int
 
 
 class Place:
@@ -56,8 +69,12 @@ class Place:
         return os.dup(self._held)
 
 
-def walk(path: str) -> Place:
+def walk(path: str, trusted: tuple[int, ...] | None = None) -> Place:
     """Find `path` and return it; every component is trusted.
+
+    Args:
+        path: the file; one that is not absolute begins in the current directory.
+        trusted: the uids whose files are; None: those of `trusted_users`.
 
     Raises:
         Untrusted: a component belongs to somebody else, or somebody else may write
@@ -67,7 +84,7 @@ def walk(path: str) -> Place:
 
     """
     absolute = path if path[:1] == "/" else f"{os.getcwd()}/{path}"
-    here = _Walk(absolute)
+    here = _Walk(absolute, trusted_users() if trusted is None else trusted)
     try:
         while here.todo:
             here.step()
@@ -83,7 +100,7 @@ def resolve(path: str) -> str:
     From the first component on that somebody else may exchange, or that is not there,
     it is taken as it is written.
     """
-    here = _Walk(path)
+    here = _Walk(path, trusted_users())
     try:
         while here.todo:
             here.step()
@@ -97,9 +114,9 @@ def resolve(path: str) -> str:
 class _Walk:
     """Where a walk is: a file that is held, and what is to come."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, trusted: tuple[int, ...]) -> None:
         self.todo = path.split("/")[::-1]
-        self._trusted = trusted_users()
+        self._trusted = trusted
         self._names: list[str] = []
         self._links = 0
         self.held = os.open("/", _HOLD)
@@ -176,11 +193,13 @@ def check(status: os.stat_result, path: str, trusted: tuple[int, ...]) -> None:
 def refusal(status: os.stat_result, path: str) -> Untrusted:
     """Return the error that says whose `path` is and who may write it."""
     whose = "root's" if os.geteuid() == 0 else "root's or the running user's"
-    return Untrusted(
+    error = Untrusted(
         f"{path} belongs to uid {status.st_uid}, gid {status.st_gid}, mode "
         f"{stat.S_IMODE(status.st_mode):04o}: it must be {whose}, and writable by "
         "nobody else"
     )
+    error.owner = status.st_uid
+    return error
 
 
 def list_directory(path: str) -> tuple[str, list[str]]:

@@ -1,0 +1,211 @@
+"""What privsep-daemon runs: it judges who calls, and what would run, then becomes that.
+
+Runs in the privileged process, first of all.  The launcher has closed every
+descriptor but 0, 1 and 2, and starts this without `site`, so that no .pth file is read
+before it is looked at.  Until then nothing is imported but the standard library and
+what stands beside this file.
+
+The caller gives a name and a socket.  A word is written to that socket only if the
+caller made its other end: else somebody could have root write to a service of his
+choice.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import stat
+import struct
+import sys
+
+from privsep._start import rules
+from privsep._start.gate import Gate
+from privsep.errors import PrivsepError
+
+TYPE_CHECKING = False  # not typing's: that is 5 ms
+if TYPE_CHECKING:
+    import signal as _signal
+    from typing import NoReturn
+else:
+    import _signal  # signal would load enum: that is 4 ms
+
+_USAGE = "usage: privsep-daemon MODULE:CONTEXT (privsep starts it)"
+_NO_SOCKET = "standard input is not a control socket"
+_SO_PEERGROUPS = 59
+_WAITING = b"privsep-daemon: waiting for the path of a socket\n"
+_LONGEST_PATH = 4096
+_MOST_BYTES = 1024  # as many as getsockopt() takes
+_CREDENTIALS = struct.Struct("iII")
+_MOST_WORDS = 16 * 1024  # bytes
+
+
+class _Caller:
+    """Who made the other end of the control socket, as the kernel says."""
+
+    def __init__(self, control: _socket.socket) -> None:
+        self._control = control
+        size = _CREDENTIALS.size
+        option = control.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, size)
+        _, self.uid, self.gid = _CREDENTIALS.unpack(option)
+        named = os.environ.get("SUDO_UID", str(self.uid))
+        if named != str(self.uid):
+            _end(f"the control socket is uid {self.uid}'s, and SUDO_UID is {named}")
+
+    def groups(self) -> frozenset[int]:
+        """Return its groups, by number; of more than 256, the first alone."""
+        try:
+            option = self._control.getsockopt(
+                _socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_BYTES
+            )
+        except OSError:
+            return frozenset((self.gid,))
+        return frozenset((self.gid, *struct.unpack(f"{len(option) // 4}I", option)))
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Send the reason, as FAILED, and end.
+
+        It is written by hand: what writes messages otherwise is not judged yet.
+        """
+        words = reason.encode("utf-8", "backslashreplace")[:_MOST_WORDS]
+        size = struct.pack("!H", len(words))
+        try:
+            self._control.send(b"\x93\x02\xda" + size + words + b"\xa0")
+        except OSError:
+            pass
+        os._exit(1)
+
+
+def main() -> NoReturn:
+    """Be the daemon of the context that the only argument names."""
+    _take_over()
+    caller = None
+    if not stat.S_ISFIFO(os.fstat(0).st_mode):
+        caller = _Caller(_control_socket())
+    try:
+        said = rules.read(sys.argv[2])
+        _signal.setitimer(_signal.ITIMER_REAL, said.deadline)
+        if caller is None:
+            caller = _Caller(_socket_by_path())
+        _judge(caller, said)
+        from privsep._start import helper  # noqa: PLC0415 - now it is judged
+    except (PrivsepError, OSError) as error:
+        if caller is None:
+            _end(str(error))
+        caller.refuse(str(error))
+    helper.serve_judged(sys.argv[2], said)
+
+
+def _take_over() -> None:
+    """Set right what the caller could have set to do harm; begin the deadline."""
+    os.chdir("/")
+    os.umask(0o022)  # what is compiled now is written, too
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # or the next file opened were the control socket
+            os.open("/dev/null", os.O_RDWR)
+    _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
+    _signal.setitimer(_signal.ITIMER_REAL, rules.DEADLINE)
+    if len(sys.argv) != 3:  # noqa: PLR2004 - the launcher, and its one argument
+        _end(_USAGE)
+
+
+def _control_socket() -> _socket.socket:
+    try:
+        control = _socket.socket(fileno=0)
+    except OSError:
+        _end(_NO_SOCKET)
+    if (control.family, control.type) != (_socket.AF_UNIX, _socket.SOCK_SEQPACKET):
+        _end(_NO_SOCKET)
+    return control
+
+
+def _socket_by_path() -> _socket.socket:
+    """Connect to where the caller listens, as standard input says.
+
+    That is a pipe where sudo logs what is typed.  The path is opened with the caller's
+    own rights, so nothing can be learnt or reached by it that he could not anyway; then
+    it is connected to as root, as he expects.
+    """
+    ids = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+    if not all(map(str.isdecimal, ids)):
+        _end(_NO_SOCKET)
+    os.write(2, _WAITING)
+    path = b""
+    while not path.endswith(b"\n"):
+        piece = os.read(0, _LONGEST_PATH)
+        path += piece
+        if not piece or len(path) > _LONGEST_PATH:
+            _end(f"{_NO_SOCKET}, and says no path of one")
+    try:
+        held = _open_as(int(ids[0]), int(ids[1]), path[:-1])
+        control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        control.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+        control.connect(f"/proc/self/fd/{held}")
+        os.close(held)
+    except (OSError, ValueError) as error:  # a NUL in the path
+        _end(f"there is no control socket of uid {ids[0]} at its path: {error}")
+    os.dup2(control.fileno(), 0)
+    return control
+
+
+def _open_as(uid: int, gid: int, path: bytes) -> int:
+    """Return a descriptor of a file that may be of any kind, opened by another user."""
+    before = os.getgroups(), os.getegid(), os.geteuid()
+    os.setgroups(())
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    finally:
+        os.seteuid(before[2])
+        os.setegid(before[1])
+        os.setgroups(before[0])
+
+
+def _judge(caller: _Caller, said: rules.Rules) -> None:
+    """Look at who calls, and at whose this program is, before more of it is loaded.
+
+    Raises:
+        PrivsepError: the start is refused.
+        OSError: something cannot be looked at.
+
+    """
+    if not said.may_start(caller.uid, caller.groups()):
+        raise PrivsepError(f"{said.path} does not let uid {caller.uid} start it")
+    gate = Gate(said.owners, said.path)
+    gate.check(sys.argv[1])
+    gate.check_loaded()
+    gate.come_first()
+    _read_site(gate)
+    if gate.refused is not None:  # and site went on
+        raise gate.refused
+
+
+def _read_site(gate: Gate) -> None:
+    """Do what Python does at its start, if it is not told otherwise (``-S``)."""
+    import site  # noqa: PLC0415 - after the gate
+
+    add_package = site.addpackage
+
+    def add_judged(directory: str, name: str, known: set[str] | None) -> object:
+        gate.check(f"{directory}/{name}")
+        return add_package(directory, name, known)
+
+    site.addpackage = add_judged  # type: ignore[assignment]
+    site.main()
+    site.addpackage = add_package
+    gate.come_first()
+
+
+def _end(reason: str) -> NoReturn:
+    """Write the reason to the terminal, perhaps, and end."""
+    try:
+        os.write(2, f"privsep-daemon: {reason}\n".encode())
+    except OSError:
+        pass
+    os._exit(1)
+
+
+main()
