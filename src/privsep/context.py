@@ -17,7 +17,7 @@ from privsep._wire.frames import call_head
 from privsep.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
     from struct import Struct
     from types import TracebackType
     from typing import Any, Final, Literal, Self
@@ -82,6 +82,11 @@ class Entry(NamedTuple):
     def is_stream(self) -> bool:
         """Whether the function yields items."""
         return self.shape in (GENERATOR, ASYNC_GENERATOR)
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether the function runs in an event loop."""
+        return self.shape in (COROUTINE, ASYNC_GENERATOR)
 
 
 def status_entry(function: Callable[[], object]) -> Entry:
@@ -301,7 +306,9 @@ class Context:
             window,
         )
         self._table[name] = entry
-        return self._function(entry) if shape == PLAIN else self._stream(entry)
+        stand_in = _STAND_INS[shape](self, entry)
+        stand_in.__dict__[_OF] = (stand_in, self, entry)
+        return stand_in
 
     def _function(self, entry: Entry) -> Callable[..., object]:
         """Return what is called instead of a plain function."""
@@ -351,6 +358,46 @@ class Context:
 
         return call
 
+    def awaitable(self, entry: Entry) -> Callable[..., object]:
+        """Return what is called in an event loop instead of a function."""
+        crossing = functools.cache(functools.partial(self._crossing_of, entry))
+
+        @functools.wraps(entry.function)
+        async def call(*args: object, **kwargs: object) -> object:
+            if self._runs_here(entry):
+                result: Any = entry.function(*args, **kwargs)
+                return await result if entry.shape == COROUTINE else result
+            from privsep._client import asynchronous  # noqa: PLC0415 - see _daemon
+
+            client = self.client or self._new_client()
+            crosses = crossing()
+            if crosses is None:
+                return await asynchronous.call(client, entry, args, kwargs)
+            lowered = crosses.lower(args, kwargs)
+            return crosses.rebuild(await asynchronous.call(client, entry, *lowered))
+
+        return call
+
+    def async_stream(self, entry: Entry) -> Callable[..., object]:
+        """Return what is called in an event loop instead of a generator function."""
+        crossing = functools.cache(functools.partial(self._crossing_of, entry))
+
+        @functools.wraps(entry.function)
+        def call(*args: object, **kwargs: object) -> object:
+            if self._runs_here(entry):
+                items: Any = entry.function(*args, **kwargs)
+                return _asynchronous(items) if entry.shape == GENERATOR else items
+            from privsep._client import (  # noqa: PLC0415 - see _daemon
+                asynchronous,
+                streams,
+            )
+
+            client = self.client or self._new_client()
+            talk = streams.Conversation(client, entry, args, kwargs, crossing())
+            return asynchronous.AsyncStream(client, talk)
+
+        return call
+
     def _runs_here(self, entry: Entry) -> bool:
         """Return whether this process is the daemon, where a call runs in place.
 
@@ -383,9 +430,6 @@ class Context:
         if name in self._table:
             msg = f"context {self.name!r} has an entrypoint {name} already"
             raise ValueError(msg)
-        if _shape(function) in (COROUTINE, ASYNC_GENERATOR):
-            msg = f"{name} is a coroutine function, which cannot cross"
-            raise TypeError(msg)
 
     # -- in the daemon ---------------------------------------------------------
 
@@ -539,6 +583,22 @@ class Context:
         return new_client(self)
 
 
+#: the attribute by which a stand-in is known, and a mere copy of it is not
+_OF = "__privsep_entrypoint__"
+_STAND_INS: Final[dict[int, Callable[[Context, Entry], Callable[..., Any]]]] = {
+    PLAIN: Context._function,  # noqa: SLF001
+    GENERATOR: Context._stream,  # noqa: SLF001
+    COROUTINE: Context.awaitable,
+    ASYNC_GENERATOR: Context.async_stream,
+}
+
+
+def entry_of(function: object) -> tuple[Context, Entry] | None:
+    """Return context and entry of an entrypoint, None if it is none."""
+    stand_in, *found = getattr(function, _OF, (None,))
+    return (found[0], found[1]) if stand_in is function and found else None
+
+
 #: of which annotations are made that say nothing of a parameter, or of a result:
 #: what is of these crosses as it is.  "class" is in the repr of each class.
 _ANYTHING = frozenset({"class", "object", "typing", "Any"})
@@ -581,13 +641,22 @@ def _check_timeout(timeout: float | None) -> None:
         raise ValueError(msg)
 
 
+async def _asynchronous(items: Iterable[object]) -> AsyncIterator[object]:
+    for item in items:
+        yield item
+
+
 def _run_of(shape: int) -> Run | None:
     """Return what runs a function of this shape; it is loaded before lockdown."""
     if shape == PLAIN:
         return None
-    from privsep._daemon import generators  # noqa: PLC0415 - few daemons need it
+    if shape == GENERATOR:
+        from privsep._daemon import generators  # noqa: PLC0415 - few daemons need it
 
-    return generators.run
+        return generators.run
+    from privsep._daemon import coroutines  # noqa: PLC0415 - it imports asyncio
+
+    return coroutines.run if shape == COROUTINE else coroutines.run_stream
 
 
 def _shape(function: object) -> int:

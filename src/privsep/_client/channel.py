@@ -68,24 +68,25 @@ class Channel:
     ) -> None:
         self.usable = True
         self.place: Place | None = None  #: in the pool, which frees it afterwards
-        self._unanswered = False
+        self.unanswered = False
         self._context = context
-        self._sock = sock
-        self._fate = fate
+        self.sock = sock
+        self.fate = fate
+        self.max_message = context.max_message
         self._timer = timer = Timer(sock)
         self._frames = Frames(sock, context.max_message, timer.renew, timer.renew)
-        self._encoder = Encoder(beside=True)
-        self._fresh = True
+        self.encoder = Encoder(beside=True)
+        self.fresh = True
 
     def is_open(self) -> bool:
         """Return whether it is this process's: a forked child has it closed."""
-        return self._sock.fileno() >= 0
+        return self.sock.fileno() >= 0
 
     def close(self) -> None:
         """Close it here; the worker sees the end and goes."""
         self.usable = False
-        self._sock.close()
-        self._fate.close()
+        self.sock.close()
+        self.fate.close()
 
     def call(
         self,
@@ -143,7 +144,7 @@ class Channel:
         timer.deadline = deadline
         self.usable = False
         try:
-            if self._encoder.something_beside:
+            if self.encoder.something_beside:
                 self._send_beside(head, body)
             else:
                 self._frames.send_parts(head, body)
@@ -157,7 +158,7 @@ class Channel:
             if not self._is_own(error):
                 raise
             timer.renew()
-        self._fresh = False
+        self.fresh = False
         return None
 
     def pack(
@@ -175,12 +176,12 @@ class Channel:
 
         """
         try:
-            body = self._encoder.encode_call(args, kwargs)
+            body = self.encoder.encode_call(args, kwargs)
         except (UnsupportedType, LimitExceeded) as error:
             raise self._cannot_send(error, entry, args, kwargs) from None
         name = entry.wire_name
         length = CALL_HEADER.size + len(name) + len(body)
-        if length > self._context.max_message or self._encoder.something_beside:
+        if length > self._context.max_message or self.encoder.something_beside:
             self._check_size(entry, length)
         head = entry.head.pack(length, Kind.CALL, timeout, level, len(name), name)
         return head, body
@@ -251,9 +252,9 @@ class Channel:
         return errors.Unserializable(msg)
 
     def _check_size(self, entry: Entry, length: int) -> None:
-        size = length + self._encoder.size_beside()
+        size = length + self.encoder.size_beside()
         if size > self._context.max_message:
-            self._encoder.clear()
+            self.encoder.clear()
             msg = (
                 f"the arguments of {entry.name}() make a message of {size} bytes, the "
                 f"limit is {self._context.max_message} (max_message=)"
@@ -263,10 +264,10 @@ class Channel:
     def _unsupported(self, args: tuple[object, ...], kwargs: dict[str, object]) -> str:
         for place, value in [*enumerate(args, start=1), *kwargs.items()]:
             try:
-                self._encoder.encode(value)
+                self.encoder.encode(value)
             except UnsupportedType:
                 return f"argument {place}"
-        self._encoder.clear()
+        self.encoder.clear()
         return "an argument"
 
     def _is_own(self, error: OSError) -> bool:
@@ -298,7 +299,7 @@ class Channel:
                 event = error
 
     def _send_beside(self, head: bytes, body: bytes) -> None:
-        encoder = self._encoder
+        encoder = self.encoder
         try:
             self._frames.send_beside(head, body, encoder.files, encoder.segments)
         finally:
@@ -353,7 +354,7 @@ class Channel:
     def cancel(self) -> None:
         """Have the worker killed, if it still is, and its reply never read."""
         try:
-            self._fate.send(KILL)
+            self.fate.send(KILL)
         except OSError:
             pass
         self.close()
@@ -361,7 +362,7 @@ class Channel:
     def leave(self) -> None:
         """Close it in the middle of a stream; the worker cleans up, for a while."""
         try:
-            self._fate.send(LEAVE)
+            self.fate.send(LEAVE)
         except OSError:
             pass
         self.close()
@@ -372,14 +373,21 @@ class Channel:
         One that died before its first call will do so again: that is an error,
         or the call would be asked for without end.
         """
-        fate = self._ask_fate(kill=False) if self._fresh else None
+        fate = self._ask_fate(kill=False) if self.fresh else None
+        return self.why_nothing_sent(entry, fate)
+
+    def why_nothing_sent(self, entry: Entry, fate: Fate | None) -> Exception:
+        """As `_why_nothing_sent`, of a fresh worker of this fate."""
         if fate is None or (fate.ending == Ending.ENDED and not fate.status):
             return NotStarted()
         return self._error_of(fate, entry, overran=False)
 
     def _fate_of(self, entry: Entry, *, overran: bool = False) -> Exception:
         """Have the worker killed if it lives; return the error that says it all."""
-        fate = self._ask_fate()
+        return self.explain(entry, self._ask_fate(), overran=overran)
+
+    def explain(self, entry: Entry, fate: Fate | None, *, overran: bool) -> Exception:
+        """Return the error that says what became of a worker."""
         if fate is None:
             return self._no_fate(f"{entry.name}()", overran=overran)
         return self._error_of(fate, entry, overran=overran)
@@ -416,22 +424,22 @@ class Channel:
 
         None if the supervisor is gone, or if no answer came within a second.
         """
-        self._fate.settimeout(_FATE_TIMEOUT)
+        self.fate.settimeout(_FATE_TIMEOUT)
         try:
             if kill:
-                self._fate.send(KILL)
+                self.fate.send(KILL)
         except OSError:
             pass  # the answer may be there already
         try:
-            return Fate.from_bytes(self._fate.recv(FATE_SIZE))
+            return Fate.from_bytes(self.fate.recv(FATE_SIZE))
         except TimeoutError:
-            self._unanswered = True
+            self.unanswered = True
             return None
         except OSError:
             return None
 
     def _no_fate(self, name: str, *, overran: bool) -> Exception:
-        if not self._unanswered:
+        if not self.unanswered:
             return errors.DaemonGone(f"the daemon ended while {name} was running")
         if overran:
             msg = (

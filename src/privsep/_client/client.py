@@ -66,6 +66,10 @@ class Client:
                 self._connection = self._launch()
             return self._connection
 
+    def connection(self) -> Connection | None:
+        """Return the connection to the daemon, if there is one."""
+        return self._connection
+
     def is_started(self) -> bool:
         """Return whether a daemon was started, and not found gone."""
         return self._connection is not None
@@ -93,7 +97,7 @@ class Client:
         if connection is not None:
             connection.close(_STOP_TIMEOUT)
 
-    def _lost(self, connection: Connection) -> None:
+    def lost(self, connection: Connection) -> None:
         """Forget `connection`: its daemon is gone."""
         with self._lock:
             if self._connection is not connection:
@@ -131,7 +135,7 @@ class Client:
             except NotStarted:
                 timeout = deadline - monotonic()
                 if timeout <= 0:
-                    raise self._not_in_time(entry) from None
+                    raise self.not_in_time(entry) from None
             finally:
                 pool.give_back(channel)
 
@@ -166,7 +170,7 @@ class Client:
             except NotStarted:
                 pool.give_back(channel)
                 if deadline <= monotonic():
-                    raise self._not_in_time(entry) from None
+                    raise self.not_in_time(entry) from None
             except BaseException:
                 pool.give_back(channel)
                 raise
@@ -198,13 +202,14 @@ class Client:
         try:
             channel = connection.pool.take(deadline)
         except ConnectionError:
-            self._lost(connection)
+            self.lost(connection)
             return None
         if channel is None:
-            raise self._not_in_time(entry)
+            raise self.not_in_time(entry)
         return channel
 
-    def _not_in_time(self, entry: Entry) -> errors.CallTimeout:
+    def not_in_time(self, entry: Entry) -> errors.CallTimeout:
+        """Return the error of a call that found no free worker."""
         return errors.CallTimeout(
             f"{entry.name}() did not start in time: all "
             f"{self.context.workers} workers were busy (workers=)"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from privsep._client.asynchronous import LoopTurn
     from privsep._client.channel import Channel
 
 
@@ -22,7 +23,7 @@ class Place:
     """The right to have one channel, for as long as anybody holds it."""
 
 
-class _Turn:
+class Turn:
     """A caller that waits; it is handed a channel, or the place for one."""
 
     def __init__(self) -> None:
@@ -32,11 +33,17 @@ class _Turn:
         self._come.acquire()
 
     def hand(self, channel: Channel | None, place: Place | None = None) -> None:
+        """Give it what it waits for."""
         self.channel = channel
         self.place = place
+        self.come()
+
+    def come(self) -> None:
+        """Wake the caller, from whichever thread this is."""
         self._come.release()
 
     def wait(self, seconds: float) -> bool:
+        """Wait until the turn has come; return False if it has not in time."""
         if seconds >= threading.TIMEOUT_MAX:
             return self._come.acquire()
         return self._come.acquire(timeout=max(seconds, 0.0))
@@ -66,7 +73,7 @@ class Pool:
         self._lock = threading.RLock()
         self.idle: list[Channel] = []  #: take by pop(), bring by give_back()
         self._places: weakref.WeakSet[Place] = weakref.WeakSet()  #: that are taken
-        self._turns: deque[_Turn] = deque()
+        self._turns: deque[Turn] = deque()
         self._closed = False
 
     def take(self, deadline: float) -> Channel | None:
@@ -78,17 +85,45 @@ class Pool:
             CallTimeout, OSError: as `open_channel`.
 
         """
-        with self._lock:
-            place = Place() if len(self._places) < self._size else None
-            turn = _Turn()
-            if place is not None:
-                self._places.add(place)
-            else:
-                self._turns.append(turn)
+        turn = Turn()
+        place = self._place_or_queue(turn)
         if place is not None:
             return self._open(deadline, place)
-        self._settle()
         return self._wait(turn, deadline)
+
+    async def take_in_turn(self, turn: LoopTurn, deadline: float) -> Channel | None:
+        """Do as `take`, and let the loop of `turn` go on meanwhile.
+
+        Raises:
+            CallTimeout: the daemon takes no request at the moment.
+            OSError: as `open_channel`.
+
+        """
+        place = self._place_or_queue(turn)
+        if place is None:
+            try:
+                in_time = await turn.wait_in_loop(deadline - monotonic())
+            except BaseException:  # the task is cancelled
+                if not self._give_up(turn):
+                    self._pass_on(turn)
+                raise
+            if not in_time and self._give_up(turn):
+                return None
+            if turn.channel is not None:
+                return turn.channel
+            place = cast("Place", turn.place)
+        return self._open(0.0, place)
+
+    def _place_or_queue(self, turn: Turn) -> Place | None:
+        """Return a place for a channel, or queue `turn`."""
+        with self._lock:
+            if len(self._places) < self._size:
+                place = Place()
+                self._places.add(place)
+                return place
+            self._turns.append(turn)
+        self._settle()
+        return None
 
     def give_back(self, channel: Channel) -> None:
         """Return a channel after a call, usable or not."""
@@ -101,7 +136,7 @@ class Pool:
         if self._turns or self._closed:
             self._settle()
 
-    def _wait(self, turn: _Turn, deadline: float) -> Channel | None:
+    def _wait(self, turn: Turn, deadline: float) -> Channel | None:
         try:
             in_time = turn.wait(deadline - monotonic())
         except BaseException:  # a signal's handler raised
@@ -112,7 +147,7 @@ class Pool:
             return None
         return turn.channel or self._open(deadline, cast("Place", turn.place))
 
-    def _give_up(self, turn: _Turn) -> bool:
+    def _give_up(self, turn: Turn) -> bool:
         """Leave the queue; return False if the turn had come already."""
         with self._lock:
             if turn in self._turns:
@@ -120,7 +155,7 @@ class Pool:
                 return True
             return False
 
-    def _pass_on(self, turn: _Turn) -> None:
+    def _pass_on(self, turn: Turn) -> None:
         if turn.channel is not None:
             self.give_back(turn.channel)
         else:

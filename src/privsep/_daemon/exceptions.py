@@ -39,6 +39,7 @@ _MANY = 20
 _MOST_EXCEPTIONS = 500
 #: whose frames nobody needs to see
 _CALLERS = (
+    "asyncio.base_events",
     "privsep._daemon.coroutines",
     "privsep._daemon.generators",
     "privsep._daemon.serve",

@@ -139,6 +139,8 @@ class Service:
             pass
         finally:
             self.logging.use_frames(None)
+            if slot.loop is not None:
+                slot.loop.close()
             if slot.audit is not None:
                 slot.audit.end()
 

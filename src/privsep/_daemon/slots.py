@@ -20,6 +20,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from privsep._daemon.audit.recorder import Recorder
 
 _NOTICE = struct.Struct("Id")
@@ -137,6 +139,7 @@ class Slot:
         self._writer: int | None = writer
         self._looked_at = 0.0
         self.audit: Recorder | None = None  #: where its calls are recorded
+        self.loop: AbstractEventLoop | None = None  #: in which its coroutines run
 
     def begin(self, timeout: float) -> None:
         """Begin a call that must end within `timeout` seconds (may be inf)."""
