@@ -34,25 +34,25 @@ def aio(
 
 
 @overload
-def aio(
+def aio(  # type: ignore[overload-overlap]  # R is no iterator then
     entrypoint: Callable[P, AsyncGenerator[Y, S]],
 ) -> Callable[P, AsyncGenerator[Y, S]]: ...
 
 
 @overload
-def aio(
+def aio(  # type: ignore[overload-overlap]  # R is no iterator then
     entrypoint: Callable[P, AsyncIterator[Y]],
 ) -> Callable[P, AsyncIterator[Y]]: ...
 
 
 @overload
-def aio(
+def aio(  # type: ignore[overload-overlap]  # R is no iterator then
     entrypoint: Callable[P, Generator[Y, S, Any]],
 ) -> Callable[P, AsyncGenerator[Y, S]]: ...
 
 
 @overload
-def aio(
+def aio(  # type: ignore[overload-overlap]  # R is no iterator then
     entrypoint: Callable[P, Iterator[Y]],
 ) -> Callable[P, AsyncIterator[Y]]: ...
 

@@ -188,8 +188,8 @@ class _LoopFrames(Frames):
 
         """
         sent = 0
-        for view in map(memoryview, views):
-            rest = view
+        for view in views:
+            rest = memoryview(view)
             while rest:
                 try:
                     count = self._send(rest, _DONTWAIT)
@@ -237,6 +237,23 @@ class _LoopFrames(Frames):
             await self.send_views(head + body)
         else:
             await self.send_views(head, body)
+
+    def ready(self) -> tuple[int, bytes | memoryview] | None:
+        """Return kind and body of the next frame, if all of it is there."""
+        data = self._rest
+        if not data:
+            try:
+                data = self._recv(_CHUNK, _DONTWAIT)
+            except BlockingIOError:
+                return None
+        if len(data) >= HEADER.size:
+            length, kind = HEADER.unpack_from(data)
+            end = HEADER.size + length
+            if end <= len(data) and length <= self.max_body:
+                self._rest = data[end:]
+                return kind, data[HEADER.size : end]
+        self._rest = data
+        return None
 
     async def receive_frame(self) -> tuple[int, bytes | memoryview] | None:
         """Return kind and body of the next frame; raises as `receive`."""
@@ -286,14 +303,10 @@ class _LoopFrames(Frames):
         self, descriptors: list[int]
     ) -> tuple[int, bytes | memoryview]:
         await self.send_frame(Kind.ATTACH)
-        flags = None
-        while flags is None:
-            try:
-                self._rest, ancillary, flags, _ = self.sock.recvmsg(
-                    _CHUNK, _CONTROL_SIZE, _DONTWAIT | int(socket.MSG_CMSG_CLOEXEC)
-                )
-            except BlockingIOError:
-                await _readable(self.sock)
+        await _readable(self.sock)
+        self._rest, ancillary, flags, _ = self.sock.recvmsg(
+            _CHUNK, _CONTROL_SIZE, _DONTWAIT | int(socket.MSG_CMSG_CLOEXEC)
+        )
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 descriptors += array.array("i", payload)
@@ -334,6 +347,7 @@ class _LoopFrames(Frames):
         return whole
 
 
+_ANNOUNCING = (Kind.ATTACH, Kind.SEGMENTS)
 _CONTROL_SIZE = socket.CMSG_SPACE(253 * array.array("i").itemsize)
 
 
@@ -397,8 +411,7 @@ class _Exchange:
         while True:
             frame = None
             try:
-                async with asyncio.timeout(_finite(deadline - monotonic())):
-                    frame = await self._receive()
+                frame = await self._receive(deadline)
             except TimeoutError:
                 raise await self._fate_of(overran=True) from None
             except FrameTooLarge as error:
@@ -417,11 +430,19 @@ class _Exchange:
                 return frame
             handle_record(cast("dict[str, object]", decode(frame[1])))
 
-    async def _receive(self) -> Received | None:
-        frame = await self._frames.receive_frame()
+    async def _receive(self, deadline: float) -> Received | None:
+        frame = self._frames.ready()
+        if frame is not None and frame[0] not in _ANNOUNCING:
+            return *frame, None
+        async with asyncio.timeout(_finite(deadline - monotonic())):
+            return await self._receive_all(frame or await self._frames.receive_frame())
+
+    async def _receive_all(
+        self, frame: tuple[int, bytes | memoryview] | None
+    ) -> Received | None:
         if frame is None:
             return None
-        if frame[0] in (Kind.ATTACH, Kind.SEGMENTS):
+        if frame[0] in _ANNOUNCING:
             return await self._frames.receive_announced(*frame)
         return *frame, None
 

@@ -404,9 +404,12 @@ class Channel:
         limit = f"{entry.limit:g} s"
         if entry.item_limit != math.inf:
             limit += f", {entry.item_limit:g} s for each item"
-        return errors.CallTimeout(self._why_late(name, limit, fate))
+        return errors.CallTimeout(self._why_late(entry, limit, fate))
 
-    def _why_late(self, name: str, limit: str, fate: Fate) -> str:
+    def _why_late(self, entry: Entry, limit: str, fate: Fate) -> str:
+        name = f"{entry.name}()"
+        if fate.ending == Ending.RUNS_ON and entry.is_asynchronous:
+            return f"{name} did not end in time ({limit}); it is cancelled"
         if fate.ending == Ending.RUNS_ON:
             return (
                 f"{name} did not end in time ({limit}); it goes on running in its "

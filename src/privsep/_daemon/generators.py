@@ -18,13 +18,21 @@ from privsep._wire.frames import COUNT, HEADER, FrameTooLarge, Interrupted, Kind
 from privsep._wire.values import LimitExceeded, Malformed, UnsupportedType, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-    from typing import TypeAlias
+    from collections.abc import Callable
+    from typing import Protocol, TypeAlias
 
     from privsep._daemon.serve import Channel
     from privsep.context import Entry
 
-    _Generator: TypeAlias = Generator[object, object, object]
+    class Steps(Protocol):
+        """What a generator is, as far as it is needed."""
+
+        def send(self, value: object, /) -> object: ...
+
+        def throw(self, error: BaseException, /) -> object: ...
+
+        def close(self) -> object: ...
+
     #: a method of the generator, and what it is called with
     _Step: TypeAlias = tuple[Callable[..., object], object]
 
@@ -42,12 +50,11 @@ def run(
     entry: Entry, args: list[object], kwargs: dict[str, object], channel: Channel
 ) -> object:
     """Run a generator function; see `privsep._daemon.serve.Run`."""
-    return run_generator(
-        entry, cast("_Generator", entry.function(*args, **kwargs)), channel
-    )
+    steps = cast("Steps", entry.function(*args, **kwargs))
+    return run_generator(entry, steps, channel)
 
 
-def run_generator(entry: Entry, generator: _Generator, channel: Channel) -> object:
+def run_generator(entry: Entry, generator: Steps, channel: Channel) -> object:
     """Send the items of `generator`; return what it returned, or raise what it raised.
 
     Raises:
@@ -81,7 +88,7 @@ class _Violation(Exception):
 class _Stream:
     """One run of a generator."""
 
-    def __init__(self, entry: Entry, generator: _Generator, channel: Channel) -> None:
+    def __init__(self, entry: Entry, generator: Steps, channel: Channel) -> None:
         self.items = 0  #: that were sent
         self.whole = True  #: its consumer let it come to its end
         self.raised: BaseException | None = None  #: by the generator itself
