@@ -399,6 +399,8 @@ class _Exchange:
                 await self._frames.send_frame(kind, body)
         except OSError:  # TimeoutError, too
             pass
+        # Items may come so fast that nothing else waits.
+        await asyncio.sleep(0)
 
     async def next_frame(self, deadline: float) -> Received:
         """Return the next frame, with what came beside it; handle records before it.
