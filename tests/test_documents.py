@@ -94,7 +94,7 @@ def test_a_block_runs(block: Block, user: str, tmp_path: Path) -> None:
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/reference.md", "docs/sudo.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/asyncio.md", "docs/reference.md", "docs/sudo.md"])
 def test_a_link_leads_to_a_page_and_to_a_heading_of_it(name: str) -> None:
     document = _ROOT / name
     for page, anchor in _LINK.findall(document.read_text()):
@@ -120,6 +120,7 @@ _CALLABLES: dict[str, Callable[..., object]] = {
     "Sandbox": privsep.Sandbox,
     "Audit": privsep.Audit,
     "Fd": privsep.Fd,
+    "aio": privsep.aio,
     "open_beneath": privsep.open_beneath,
     "Beneath": privsep.Beneath,
     "Len": privsep.Len,
