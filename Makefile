@@ -25,7 +25,7 @@ check: $(VENV)/developing
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python3
 
-pytest: $(VENV)/developing
+pytest: $(VENV)/developing $(VENV)/oslo/made
 	@tests/system-packages.sh $(TEST_PACKAGES)
 	$(BIN)/python3 tests/side_by_side.py
 
@@ -48,7 +48,12 @@ $(VENV)/installed: pyproject.toml $(wildcard scripts/*)
 	$(BIN)/pip install --quiet --editable .
 	touch $@
 
-$(VENV)/developing: $(VENV)/installed
+# What the tests of oslo/ compare, see there.
+$(VENV)/oslo/made: $(VENV)/developing oslo/tests/make_environments.py $(wildcard oslo/tests/*.txt)
+	$(BIN)/python3 oslo/tests/make_environments.py $(VENV)/oslo
+	touch $@
+
+$(VENV)/developing: $(VENV)/installed oslo/pyproject.toml $(wildcard oslo/scripts/*)
 	$(BIN)/pip install --quiet 'pip>=25.1'  # the first that knows groups
-	$(BIN)/pip install --quiet --group dev
+	$(BIN)/pip install --quiet --group dev --editable ./oslo
 	touch $@

@@ -99,6 +99,18 @@ class Options(TypedDict):
 
 
 @dataclasses.dataclass
+class Nest:
+    """Holds one of each that crosses by its annotation, and others of its kind."""
+
+    leaf: (
+        Color | Word | Access | Point | Pair | Struct | Options
+        | datetime.date | uuid.UUID | decimal.Decimal | pathlib.Path | int | bytes
+    )  # fmt: skip
+    inner: list[Nest] | dict[str, Nest] | tuple[Nest, ...] | Nest | None = None
+    colors: frozenset[Color] = frozenset()
+
+
+@dataclasses.dataclass
 class Login:
     user: str
     password: privsep.Secret[str]
@@ -167,6 +179,7 @@ TYPES: dict[str, Any] = {
     "Struct": Struct,
     "Pair": Pair,
     "Options": Options,
+    "Nest": Nest,
     "datetime": datetime.datetime,
     "date": datetime.date,
     "time": datetime.time,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import privsep
@@ -31,6 +32,10 @@ def fail(value: object) -> None:
     raise ValueError(value)
 
 
+def worker() -> int:
+    return threading.get_native_id()
+
+
 class Large:
     """A context, and its entrypoints as attributes."""
 
@@ -39,6 +44,7 @@ class Large:
         self.echo: Callable[..., Any] = context.entrypoint(echo)
         self.make = context.entrypoint(make)
         self.fail = context.entrypoint(fail)
+        self.worker = context.entrypoint(worker)
         self.take = context.entrypoint(take)
 
 

@@ -27,18 +27,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _LAUNCHER_NAME = "privsep-daemon"
+_COMMAND_NAME = "privsep"
 _LEFT_OUT = ("site-packages", "test", "config-*", "ensurepip", "idlelib", "tkinter")
 _SUDOERS = Path("/etc/sudoers.d")
 _DOAS_CONF = Path("/etc/doas.conf")
 
 
 class PublicPython:
-    """The interpreter `executable`, and the daemon's command `launcher`."""
+    """The interpreter `executable`, the daemon's `launcher`, and `privsep` itself."""
 
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
         self.executable = str(prefix / "bin" / "python3")
         self.launcher = str(prefix / "bin" / _LAUNCHER_NAME)
+        self.command = str(prefix / "bin" / _COMMAND_NAME)
 
     def begin(
         self, script: str, *arguments: object, **options: Unpack[scripts.Options]
@@ -126,10 +128,10 @@ def _environment(prefix: Path, base: Path) -> PublicPython:
         dirs_exist_ok=True,
         ignore=shutil.ignore_patterns("__pycache__", ".*"),
     )
-    launcher = Path(python.launcher)
-    script = Path(__file__).parent.parent / "scripts" / _LAUNCHER_NAME
-    launcher.write_text(script.read_text())
-    launcher.chmod(0o755)
+    for command in (python.launcher, python.command):
+        script = Path(__file__).parent.parent / "scripts" / Path(command).name
+        Path(command).write_text(script.read_text())
+        Path(command).chmod(0o755)
     return python
 
 

@@ -22,6 +22,7 @@ from annotated import (
     Color,
     Login,
     Mode,
+    Nest,
     Other,
     Pair,
     Point,
@@ -30,6 +31,8 @@ from annotated import (
     Word,
 )
 from conftest import METHOD
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import privsep
 from privsep.audit import main as audit_command
@@ -133,6 +136,46 @@ def test_what_is_as_annotated_comes_and_returns_as_it_is(name: str, value: Any) 
         assert came == value
         assert type(came) is type(value)
         assert repr(came) == repr(value)
+
+
+_colors = st.sampled_from(Color)
+_leaves = st.one_of(
+    _colors,
+    st.just(Word.YES),
+    st.sampled_from([Access.READ, Access.READ | Access.WRITE, Access(0)]),
+    st.builds(Point, st.integers(), st.floats(allow_nan=False), _colors),
+    st.builds(Pair, st.integers(), _colors),
+    st.builds(Struct, st.dates(), _colors),
+    st.fixed_dictionaries({"size": st.integers()}, optional={"color": _colors}),
+    st.dates(),
+    st.uuids(),
+    st.decimals(allow_nan=False),
+    st.text("ab/.", max_size=5).map(pathlib.Path),
+    st.integers(),
+    st.binary(max_size=5),
+)
+
+
+def _nests(depth: int) -> st.SearchStrategy[Nest]:
+    inner: st.SearchStrategy[Any] = st.none()
+    if depth:
+        nest = _nests(depth - 1)
+        inner = st.one_of(
+            st.none(),
+            nest,
+            st.lists(nest, max_size=3),
+            st.lists(nest, max_size=3).map(tuple),
+            st.dictionaries(st.text(max_size=3), nest, max_size=3),
+        )
+    return st.builds(Nest, _leaves, inner, st.frozensets(_colors, max_size=1))
+
+
+@settings(deadline=None, database=None, max_examples=200)
+@given(_nests(5))
+def test_what_is_nested_as_annotated_comes_back_with_its_types(nest: Nest) -> None:
+    came = annotated.echo["Nest"](nest)
+    assert came == nest
+    assert repr(came) == repr(nest)  # which names each class
 
 
 def test_open_files_come_as_annotated() -> None:
@@ -512,6 +555,24 @@ def test_off_does_not_start_where_it_would_ignore_a_protection(
     made = module(f"def bad(value: {annotation}) -> None: ...", validate="off")
     with pytest.raises(privsep.StartError, match=r"parameter value .*would ignore"):
         made.context.start(METHOD)
+
+
+def test_what_is_registered_between_two_starts_is_checked_in_the_second(
+    module: Callable[..., Any],
+) -> None:
+    text = "def {}(value: int) -> int: return value\n"
+    made = module(text.format("bad") + text.format("later"))
+    made.context.start(METHOD)
+    made.context.stop()
+    later = made.context.entrypoint(made.later)
+    made.context.start(METHOD)
+    try:
+        for entry in (made.entry, later):
+            assert entry(1) == 1
+            with pytest.raises(privsep.Refused, match="expected int, got str"):
+                entry("1")
+    finally:
+        made.context.stop()
 
 
 def test_an_unknown_result_annotation_says_nothing(module: Callable[..., Any]) -> None:

@@ -94,7 +94,9 @@ def test_a_block_runs(block: Block, user: str, tmp_path: Path) -> None:
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/asyncio.md", "docs/reference.md", "docs/sudo.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/asyncio.md", "docs/reference.md", "docs/sudo.md"]
+)
 def test_a_link_leads_to_a_page_and_to_a_heading_of_it(name: str) -> None:
     document = _ROOT / name
     for page, anchor in _LINK.findall(document.read_text()):

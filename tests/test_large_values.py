@@ -19,6 +19,7 @@ from conftest import METHOD
 from hostile import (
     BYE,
     CALL,
+    ENDED,
     ERR,
     FATE,
     HEADER,
@@ -215,11 +216,35 @@ def test_max_message_counts_large_arguments(bounded: Large) -> None:
 
 
 def test_max_message_counts_large_results(bounded: Large) -> None:
+    worker = bounded.worker()
     for count, size in ((1, MOST), (8, MEBIBYTE), (2, MOST // 2)):
         with pytest.raises(privsep.MessageTooLarge, match=f"limit is {MOST}"):
             bounded.make(count, size)
         assert bounded.make(1, 5) == [bytes(5)]
+        assert bounded.worker() == worker
     assert bounded.make(1, MOST - 1000) == [bytes(MOST - 1000)]
+
+
+def test_a_daemon_declines_what_only_its_client_takes(bounded: Large) -> None:
+    bounded.context.max_message = 2 * MOST
+    try:
+        worker = bounded.worker()
+        with pytest.raises(privsep.MessageTooLarge, match=f"limit is {MOST}"):
+            bounded.take(bytes(MOST + 1))
+        assert bounded.take(b"next") == {"0": 4}
+        assert bounded.worker() == worker
+    finally:
+        bounded.context.max_message = MOST
+
+
+def test_a_client_declines_what_only_its_daemon_sends(bounded: Large) -> None:
+    bounded.context.max_message = 2 * MEBIBYTE
+    try:
+        with pytest.raises(privsep.MessageTooLarge, match=f"limit is {2 * MEBIBYTE}"):
+            bounded.make(1, 2 * MEBIBYTE + 1)
+        assert bounded.make(1, 5) == [bytes(5)]
+    finally:
+        bounded.context.max_message = MOST
 
 
 def test_files_of_a_message_that_is_too_large_do_not_go_with_the_next(
@@ -430,11 +455,14 @@ def test_segments_and_descriptors_come_in_this_order_only(daemon: Daemon) -> Non
     daemon.check_unharmed()
 
 
-def test_a_large_reply_that_nobody_takes_is_given_up(daemon: Daemon) -> None:
+@pytest.mark.parametrize("kind", [CALL, ERR, SEGMENTS])
+def test_a_large_reply_that_nobody_takes_is_given_up(daemon: Daemon, kind: int) -> None:
     line = daemon.open_line()
     line.send_frame(CALL, call_body(daemon.name("make_bytes"), pack(MEBIBYTE)))
     assert line.receive_frame() == (SEGMENTS, struct.pack("!I", MEBIBYTE))
-    line.send_frame(CALL, call_body(daemon.name("echo"), pack(1)))  # no answer to it
+    line.send_frame(kind, b"no answer to it")
+    ending, status, _ = line.read_fate()
+    assert (ending, status) == (ENDED, 0)
     with pytest.raises((EOFError, ConnectionError)):
         while True:
             assert line.receive_frame()[0] == BYE

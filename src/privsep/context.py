@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from privsep._boundary import parameters
     from privsep._client.client import Client
     from privsep._daemon.serve import Run
+    from privsep._start.process import Launched
     from privsep.audit import Audit
     from privsep.status import DaemonStatus
 
@@ -49,6 +50,7 @@ class StartOptions(NamedTuple):
     method: str = "auto"
     helper: tuple[str, ...] = ("sudo", "-n")
     namespaces: tuple[str, ...] = NAMESPACES
+    path: str | None = None
     deadline: float = 10.0
 
 
@@ -189,6 +191,43 @@ class Context:
     def __repr__(self) -> str:
         """Return its name and place."""
         return f"<privsep.Context {self.name!r} of {self.module}>"
+
+    # -- what a subclass may decide otherwise (oslo/ has one) -----------------------
+
+    #: the logger that handles what the daemon logs; None: each record's own
+    logger: str | None = None
+    #: whether programs that the daemon runs are bound by its capabilities, too
+    bounds_programs = True
+
+    def launch(self, options: StartOptions) -> tuple[Launched, str]:
+        """Start the daemon; return it when it is ready, and the method's name.
+
+        Raises:
+            StartError: it did not start.
+            ValueError: no such method or namespace.
+
+        """
+        from privsep._start.methods import launch  # noqa: PLC0415 - in the client only
+
+        return launch(self, options)
+
+    def may_import(self, module: str) -> bool:
+        """Return whether a client may import `module` for an exception's class."""
+        return (
+            module == self.prefix
+            or module.startswith(f"{self.prefix}.")
+            or module in self.modules
+        )
+
+    def log_line(self, stream: str, pid: int | None, text: str) -> None:
+        """Log a line that the daemon, or a worker with `pid`, printed to `stream`."""
+        import logging  # noqa: PLC0415 - in the client only
+
+        logger = logging.getLogger(f"privsep.{self.name}")
+        if pid is None:
+            logger.warning("%s of the daemon: %s", stream, text)
+        else:
+            logger.info("%s of %s: %s", stream, pid, text)
 
     def _check(self) -> None:
         _check_timeout(self.timeout)
@@ -331,12 +370,10 @@ class Context:
                     if isinstance(crossing, _Unset):
                         crossing = _crossing(entry)
                     if crossing is not None:
-                        lowered = crossing.lower(args, kwargs)
-                        result = client.call(entry, *lowered)
-                        return crossing.rebuild(result)
+                        return client.call_crossing(crossing, entry, args, kwargs)
                 return client.call(entry, args, kwargs)
             if process.serving is not context:
-                raise errors.Refused(_other_context(entry, context, process.serving))
+                raise errors.Refused(other_context(entry, context, process.serving))
             return function(*args, **kwargs)
 
         return call
@@ -410,7 +447,7 @@ class Context:
                 raise errors.StartError(_starts_itself(self, f"{entry.name}()"))
             return False
         if _Process.serving is not self:
-            raise errors.Refused(_other_context(entry, self, _Process.serving))
+            raise errors.Refused(other_context(entry, self, _Process.serving))
         return True
 
     def _crossing_of(self, entry: Entry) -> parameters.Crossing | None:
@@ -443,6 +480,15 @@ class Context:
 
         """
         _Process.serving = self
+        return self.served_table()
+
+    def served_table(self) -> dict[bytes, Entry]:
+        """Return the table by the names that calls have on the wire.
+
+        Raises:
+            StartError: an annotation of a parameter cannot be checked.
+
+        """
         self.check_annotations()
         return {
             entry.wire_name: entry._replace(run=_run_of(entry.shape))
@@ -484,23 +530,30 @@ class Context:
 
     def start(
         self,
-        method: Literal["auto", "fork", "exec", "sudo", "userns"] = "auto",
+        method: Literal["auto", "fork", "exec", "sudo", "socket", "userns"] = "auto",
         *,
         helper: Sequence[str] = ("sudo", "-n"),
         namespaces: Iterable[str] = NAMESPACES,
+        path: str | None = None,
         deadline: float = 10.0,
     ) -> None:
-        """Start the daemon; without this, the first call does, with "auto".
+        """Start the daemon, or connect to it; without this, the first call does.
+
+        That one does it with "auto".
 
         Args:
             method: "fork": a child of this process, which has the privileges and
                 is about to drop them; "exec": a fresh interpreter, for a process
-                that has the privileges; "sudo": through `helper`; "userns": in a
-                user namespace of its own, without any privilege (for development;
-                no boundary against this process); "auto": "exec" if this process
-                has the capabilities, else "sudo" if the very command is allowed.
+                that has the privileges; "sudo": through `helper`; "socket": the
+                one that listens at `path`; "userns": in a user namespace of its
+                own, without any privilege (for development; no boundary against
+                this process); "auto": "socket" if there is one at the default
+                `path`, "exec" if this process has the capabilities, else "sudo" if
+                the very command is allowed.
             helper: the words before the daemon's command: sudo, doas, run0, ...
             namespaces: beside the user namespace, for "userns".
+            path: of the listening socket, for "socket", absolute; default:
+                /run/privsep/MODULE:CONTEXT.sock.
             deadline: seconds within which the daemon must be ready.
 
         Raises:
@@ -515,7 +568,8 @@ class Context:
         if isinstance(helper, str):
             msg = f"helper is {helper!r}; it must be a sequence: {helper.split()!r}"
             raise ValueError(msg)  # noqa: TRY004 - as every mistake here
-        client.start(StartOptions(method, tuple(helper), tuple(namespaces), deadline))
+        options = StartOptions(method, tuple(helper), tuple(namespaces), path, deadline)
+        client.start(options)
 
     def stop(self) -> None:
         """Let go of the daemon and wait, ten seconds at most, until it ended.
@@ -688,7 +742,8 @@ def _starts_itself(context: Context, call: str) -> str:
     )
 
 
-def _other_context(entry: Entry, wanted: Context, serving: Context) -> str:
+def other_context(entry: Entry, wanted: Context, serving: Context) -> str:
+    """Return why a daemon does not make calls of another context."""
     return (
         f"{entry.name}() belongs to context {wanted.name!r}, and this is the daemon "
         f"of {serving.name!r}: call it from the service"

@@ -129,10 +129,11 @@ class Checker:
 
         """
         held: list[int] = []
-        done: Any = args.copy()
         slot: _Slot | None = None
         try:
+            done: Any = args
             if kwargs or self._has_star:
+                done = args.copy()
                 named: Any = kwargs.copy()
                 for key, slot in self._parameters.reached(args, kwargs):
                     at = done if type(key) is int else named
@@ -143,6 +144,8 @@ class Checker:
                     break
                 value = done[place]
                 if type(value) not in kinds:
+                    if done is args:
+                        done = args.copy()
                     done[place] = slot.form.check(value, held)
         except BaseException as error:  # noqa: BLE001 - whatever it is, none may go on
             reason = self._reason(slot, error)
@@ -257,6 +260,7 @@ def lowering(entry: Entry) -> Callable[..., object] | None:
     def call(*args: object, **kwargs: object) -> object:
         return lower(function(*args, **kwargs))
 
+    call.__wrapped__ = function  # type: ignore[attr-defined]
     return call
 
 

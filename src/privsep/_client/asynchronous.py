@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, cast
 from privsep import errors
 from privsep._client.channel import NotStarted
 from privsep._client.exceptions import rebuild
-from privsep._client.logs import handle_record
 from privsep._client.pool import Turn
 from privsep._client.streams import Over, thrown
 from privsep._wire.control import FATE_SIZE, KILL, Fate
@@ -430,7 +429,7 @@ class _Exchange:
                 raise NotStarted
             if frame[0] != Kind.LOG:
                 return frame
-            handle_record(cast("dict[str, object]", decode(frame[1])))
+            self.channel.log(frame[1])
 
     async def _receive(self, deadline: float) -> Received | None:
         frame = self._frames.ready()

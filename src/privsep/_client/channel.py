@@ -67,6 +67,7 @@ class Channel:
         self, sock: socket.socket, fate: socket.socket, context: Context
     ) -> None:
         self.usable = True
+        self.daemon_ended = False  #: which an answer that did not come has shown
         self.place: Place | None = None  #: in the pool, which frees it afterwards
         self.unanswered = False
         self._context = context
@@ -211,7 +212,7 @@ class Channel:
             if event is None or isinstance(event, (OSError, FrameTooLarge)):
                 self._handle_trouble(entry, deadline, event)
             elif event[0] == Kind.LOG:
-                handle_record(cast("dict[str, object]", decode(event[1])))
+                self.log(event[1])
             elif event[0] in (Kind.ATTACH, Kind.SEGMENTS):
                 try:
                     return self._announced(entry, *event)
@@ -221,6 +222,11 @@ class Channel:
                 raise NotStarted
             else:
                 return *event, None
+
+    def log(self, body: bytes | memoryview) -> None:
+        """Handle the record in a LOG."""
+        fields = cast("dict[str, object]", decode(body))
+        handle_record(fields, self._context.logger)
 
     def send_to_stream(self, kind: int, body: bytes = b"") -> None:
         """Tell the worker how a stream goes on; if it is gone, `next_frame` says so."""
@@ -288,7 +294,7 @@ class Channel:
                 self.usable = True
                 raise rebuild(decode(event[1]), self._context)
             elif event[0] == Kind.LOG:
-                handle_record(cast("dict[str, object]", decode(event[1])))
+                self.log(event[1])
             elif event[0] in (Kind.ATTACH, Kind.SEGMENTS):
                 return self._receive_beside(entry, *event)
             elif event[0] == Kind.BYE:
@@ -443,6 +449,7 @@ class Channel:
 
     def _no_fate(self, name: str, *, overran: bool) -> Exception:
         if not self.unanswered:
+            self.daemon_ended = True
             return errors.DaemonGone(f"the daemon ended while {name} was running")
         if overran:
             msg = (

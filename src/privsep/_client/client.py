@@ -18,16 +18,17 @@ from privsep import errors
 from privsep._client import forking
 from privsep._client.channel import NotStarted
 from privsep._client.connection import Connection
-from privsep._start.methods import launch
+from privsep._start.methods import chosen, connect
 from privsep.context import StartOptions, status_entry
 from privsep.status import DaemonStatus
 
 if TYPE_CHECKING:
+    from privsep._boundary.parameters import Crossing
     from privsep._client.channel import Channel, Received
     from privsep._client.pool import Pool
     from privsep.context import Context, Entry
 
-_STATUS = status_entry(dict)
+STATUS = status_entry(dict)
 _STOP_TIMEOUT = 10.0
 _LOST_TIMEOUT = 1.0
 
@@ -41,7 +42,8 @@ class Client:
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._forked = False
-        self._loggers = _lineage(context.prefix)
+        self._loggers = _lineage(context.logger or context.prefix)
+        _clients.add(self)
 
     def start(self, options: StartOptions) -> None:
         """Start the daemon; see `Context.start`."""
@@ -75,9 +77,13 @@ class Client:
         return self._connection is not None
 
     def _launch(self) -> Connection:
-        launched, method = launch(self.context, self._options)
+        options = chosen(self.context, self._options)
+        if options.method == "socket":
+            control = connect(self.context, options)
+            return Connection(control, self.context, options.method)
+        launched, method = self.context.launch(options)
         self._forked = method == "fork"
-        return Connection(launched, self.context, method)
+        return Connection(launched.control, self.context, method, launched)
 
     def _refuse_second_fork(self) -> None:
         if self._forked:
@@ -105,7 +111,7 @@ class Client:
             self._connection = None
         connection.close(_LOST_TIMEOUT)
 
-    def call(
+    def call(  # noqa: C901 - all the steps of a call: a function more costs each
         self, entry: Entry, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> object:
         """Call `entry` in the daemon; return its result or raise its exception."""
@@ -136,8 +142,23 @@ class Client:
                 timeout = deadline - monotonic()
                 if timeout <= 0:
                     raise self.not_in_time(entry) from None
+            except errors.DaemonGone:
+                if channel.daemon_ended:  # the next call need not find it out, too
+                    self.lost(connection)
+                raise
             finally:
                 pool.give_back(channel)
+
+    def call_crossing(
+        self,
+        crossing: Crossing,
+        entry: Entry,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> object:
+        """Call `entry`, of whose values some cross as other data than they are."""
+        lowered = crossing.lower(args, kwargs)
+        return crossing.rebuild(self.call(entry, *lowered))
 
     def begin(
         self, entry: Entry, args: tuple[object, ...], kwargs: dict[str, object]
@@ -172,6 +193,8 @@ class Client:
                 if deadline <= monotonic():
                     raise self.not_in_time(entry) from None
             except BaseException:
+                if channel.daemon_ended:
+                    self.lost(connection)
                 pool.give_back(channel)
                 raise
             else:
@@ -185,7 +208,7 @@ class Client:
 
     def status(self) -> DaemonStatus:
         """Return what the daemon says of itself; see `Context.status`."""
-        answer = cast("dict[str, Any]", self.call(_STATUS, (), {}))
+        answer = cast("dict[str, Any]", self.call(STATUS, (), {}))
         connection = self.ensure_started()
         return DaemonStatus(
             context=self.context.name,
@@ -241,7 +264,6 @@ def new_client(context: Context) -> Client:
     with forking.undivided:
         if context.client is None:
             context.client = Client(context)
-            _clients.add(context.client)
         return context.client
 
 

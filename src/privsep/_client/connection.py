@@ -30,18 +30,31 @@ _LONGEST_WAIT = 3600.0  # seconds at a time: a selector takes no infinity
 
 
 class Connection:
-    """Open channels to the daemon; `method` tells how it was started."""
+    """Open channels to the daemon; `method` tells how it was started.
 
-    def __init__(self, launched: Launched, context: Context, method: str) -> None:
+    One that this process has not launched outlives it.
+    """
+
+    def __init__(
+        self,
+        control: socket.socket,
+        context: Context,
+        method: str,
+        launched: Launched | None = None,
+    ) -> None:
         self.method = method
         self._context = context
-        self._control = launched.control
-        self._process: ChildProcess | None = launched.process
-        self._use(launched.stderr, launched.said)
+        self._control = control
+        self._process: ChildProcess | None = None
+        if launched is None:
+            self._use(None, b"")
+        else:
+            self._process = launched.process
+            self._use(launched.stderr, launched.said)
 
     def _use(self, stderr: socket.socket | None, said: bytes) -> None:
         self.pool = Pool(self._context.workers, self._open_channel)
-        self._logs = LogReader(self._context.name, stderr, said, self._reap)
+        self._logs = LogReader(self._context, stderr, said, self._reap)
         self._introduced = False
         self._introducing = threading.Lock()
 

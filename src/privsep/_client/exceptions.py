@@ -93,6 +93,12 @@ def rebuild(value: object, context: Context) -> BaseException:
     return made[0]
 
 
+def remote_traceback(error: BaseException) -> str | None:
+    """Return the daemon's traceback of an exception that `rebuild` returned."""
+    last = _deepest(error)
+    return last.text if isinstance(last, _RemoteTraceback) else None
+
+
 def _deepest(error: BaseException) -> BaseException:
     """Return the end of the causes of `error`, or of a circle the last."""
     seen = {id(error)}
@@ -164,11 +170,7 @@ def _may_import(module: str, context: Context) -> bool:
     top, *below = module.split(".")
     if top in sys.stdlib_module_names:
         return top not in _ACTING and "__main__" not in below
-    return (
-        module == context.prefix
-        or module.startswith(f"{context.prefix}.")
-        or module in context.modules
-    )
+    return context.may_import(module)
 
 
 def _construct(

@@ -22,13 +22,15 @@ from privsep._wire.values import decode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from privsep.context import Context
+
 _CHUNK = 64 * 1024
 
 
-def handle_record(fields: dict[str, object]) -> None:
-    """Handle a record that was made in the daemon."""
+def handle_record(fields: dict[str, object], name: str | None) -> None:
+    """Have logger `name`, or the record's own, handle what was made in the daemon."""
     record = logging.makeLogRecord(fields)
-    logger = logging.getLogger(record.name)
+    logger = logging.getLogger(name or record.name)
     if logger.isEnabledFor(record.levelno):
         logger.handle(record)
 
@@ -38,12 +40,13 @@ class LogReader:
 
     def __init__(
         self,
-        context_name: str,
+        context: Context,
         stderr: socket.socket | None,
         said: bytes,
         at_end: Callable[[], None],
     ) -> None:
-        self._logger = logging.getLogger(f"privsep.{context_name}")
+        self._context = context
+        self._logger = logging.getLogger(context.logger or f"privsep.{context.name}")
         self._line: socket.socket | None = None
         self._stderr = stderr
         self._begun = said
@@ -122,11 +125,12 @@ class LogReader:
 
     def _handle(self, kind: int, values: list[object]) -> None:
         if kind == Log.RECORD:
-            handle_record(cast("dict[str, object]", values[0]))
+            fields = cast("dict[str, object]", values[0])
+            handle_record(fields, self._context.logger)
         elif kind == Log.LINES:
             pid, stream, lines = values
             for text in cast("list[str]", lines):
-                self._logger.info("%s of %s: %s", stream, pid, text)
+                self._context.log_line(str(stream), cast("int", pid), text)
         elif kind == Log.DROPPED:
             self._logger.warning("%s log messages were dropped", values[0])
 
@@ -140,5 +144,5 @@ class LogReader:
             lines.append(self._begun)
         for line in lines:
             text = line.decode("utf-8", "backslashreplace")
-            self._logger.warning("stderr of the daemon: %s", text)
+            self._context.log_line("stderr", None, text)
         return bool(data)

@@ -25,9 +25,11 @@ from privsep.errors import StartError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from privsep._daemon.admission import Admission
     from privsep._daemon.audit.auditor import Auditor
+    from privsep._daemon.listener import Listener
     from privsep.context import Context, Entry
 
 
@@ -45,15 +47,68 @@ def run(
 
     """
     try:
-        locked = _lock_down(control, load, forked=forked)
+        inherited = environment.clean(control.fileno(), forked=forked)
+        starter.end_with(control)
+        loaded = _load(load, inherited)
+        if loaded.context.bounds_programs:
+            _refuse_clients_uid(loaded.ids.uid, peer_credentials(control).uid)
+        locked = _lock_down(loaded)
         starter.outlive(control)
-        missing = [locked.outcome.landlock_abi, *locked.outcome.not_enforced]
-        control.send(Encoder().encode([Reply.READY.value, missing]))
+        control.send(Encoder().encode([Reply.READY.value, locked.missing]))
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
         fail(control, error)
+
+    def serve() -> None:
+        supervisor = _supervisor(locked)
+        supervisor.add_client(control)
+        supervisor.prepare_worker()
+        supervisor.run()
+
+    _end_with(serve)
+
+
+def listen(
+    sock: socket.socket,
+    load: Callable[[], Context],
+    read_admission: Callable[[], Admission],
+) -> NoReturn:
+    """Be the daemon of the context that `load` returns, for whoever may connect.
+
+    Every failure before it is ready goes to stderr, in the daemon's own words.
+
+    Args:
+        sock: it listens; AF_UNIX, SOCK_SEQPACKET.
+        load: as of `run`.
+        read_admission: returns who may connect; called again by SIGHUP.
+
+    """
+    # A daemon that does not listen need not load them.
+    from privsep._daemon.listener import Listener  # noqa: PLC0415
+    from privsep._daemon.manager import Manager  # noqa: PLC0415
+
+    try:
+        inherited = environment.clean(sock.fileno(), forked=False)
+        manager = Manager(inherited)
+        loaded = _load(load, inherited)
+        listener = Listener(sock, read_admission, manager)
+        locked = _lock_down(loaded)
+    except BaseException as error:  # noqa: BLE001 - as above
+        sys.stderr.write("\n".join(filter(None, _words(error))) + "\n")
+        os._exit(1)
+
+    def serve() -> None:
+        supervisor = _supervisor(locked, listener)
+        listener.open(locked.missing)
+        supervisor.run()
+
+    _end_with(serve)
+
+
+def _end_with(serve: Callable[[], None]) -> NoReturn:
+    """End this process when `serve` returns, or by its exception."""
     status = 1
     try:
-        _serve(control, locked)
+        serve()
         status = 0
     except BaseException:  # noqa: BLE001 - nothing may unwind into the starter
         import traceback  # noqa: PLC0415
@@ -61,6 +116,14 @@ def run(
         traceback.print_exc()
     finally:
         os._exit(status)
+
+
+class _Loaded(NamedTuple):
+    """A context that is loaded, in a process that has its privileges still."""
+
+    context: Context
+    table: dict[bytes, Entry]
+    ids: Ids  #: whom the daemon is to run as
 
 
 class _Locked(NamedTuple):
@@ -72,12 +135,14 @@ class _Locked(NamedTuple):
     limit: Callable[[], None]  #: sets the resource limits of what runs calls
     audit: Auditor | None
 
+    @property
+    def missing(self) -> list[object]:
+        """What a client is told, with READY, of what is not enforced."""
+        return [self.outcome.landlock_abi, *self.outcome.not_enforced]
 
-def _lock_down(
-    control: socket.socket, load: Callable[[], Context], *, forked: bool
-) -> _Locked:
-    inherited = environment.clean(control.fileno(), forked=forked)
-    starter.end_with(control)
+
+def _load(load: Callable[[], Context], inherited: Mapping[bytes, bytes]) -> _Loaded:
+    """Import what the context needs, which has the variables of its choice."""
     context = load()
     for name in context.environment:
         value = inherited.get(os.fsencode(name))
@@ -86,14 +151,19 @@ def _lock_down(
     for name in context.modules:
         __import__(name)
     table = context.begin_serving()
-    ids = Ids.look_up(context.user, context.group)
-    _refuse_clients_uid(ids.uid, peer_credentials(control).uid)
+    return _Loaded(context, table, Ids.look_up(context.user, context.group))
+
+
+def _lock_down(loaded: _Loaded) -> _Locked:
+    context, table, ids = loaded
     audit = None
     if context.audit is not None:
         from privsep._daemon.audit import auditor  # noqa: PLC0415 - only with an audit
 
         audit = auditor.start(context.audit, context.name, table)
-    outcome = lock_down(Kept(ids, context.capability_mask, context.sandbox))
+    outcome = lock_down(
+        Kept(ids, context.capability_mask, context.sandbox, context.bounds_programs)
+    )
     if audit is not None:
         audit.wait_until_ready()
     rlimits = () if context.sandbox is None else context.sandbox.rlimits
@@ -103,8 +173,8 @@ def _lock_down(
     return _Locked(context, table, outcome, limit, audit)
 
 
-def _serve(control: socket.socket, locked: _Locked) -> None:
-    """Serve until the last client has gone; the first one makes its request now."""
+def _supervisor(locked: _Locked, listener: Listener | None = None) -> Supervisor:
+    """Return what serves; workers share what there is in memory now."""
     context, table, outcome, limit, audit = locked
     service = Service(context.name, table, context.max_message)
     service.logging.install()
@@ -114,14 +184,13 @@ def _serve(control: socket.socket, locked: _Locked) -> None:
         workers=context.workers,
         limit=limit,
         audit=audit,
+        listener=listener,
     )
     report = partial(_report, supervisor, outcome, monotonic())
     context.serve_status(table, report)
-    supervisor.add_client(control)
     gc.freeze()  # workers share these pages
     gc.enable()
-    supervisor.prepare_worker()
-    supervisor.run()
+    return supervisor
 
 
 def _refuse_clients_uid(uid: int | None, client: int) -> None:
@@ -160,17 +229,8 @@ def _report(
 
 
 def fail(control: socket.socket, error: BaseException) -> NoReturn:
-    """Send the reason to the starter, and end.
-
-    A traceback goes along, but where the message says all.
-    """
-    import traceback  # noqa: PLC0415
-
-    said = isinstance(
-        error, (LockdownError, LookupError, StartError)
-    ) and not isinstance(error, (KeyError, IndexError))
-    text = "" if said else "".join(traceback.format_exception(error))
-    message = f"{error}" if said else f"{type(error).__name__}: {error}"
+    """Send the reason to the starter, and end."""
+    message, text = _words(error)
     half = REPLY_SIZE // 3
     reply = [Reply.FAILED.value, message[:half], text[-half:]]
     try:
@@ -178,3 +238,14 @@ def fail(control: socket.socket, error: BaseException) -> NoReturn:
     except OSError as trouble:
         sys.stderr.write(f"{message}\n{text}\n{trouble}\n")
     os._exit(1)
+
+
+def _words(error: BaseException) -> tuple[str, str]:
+    """Return what `error` says, and its traceback, unless that says no more."""
+    import traceback  # noqa: PLC0415
+
+    said = isinstance(
+        error, (LockdownError, LookupError, StartError)
+    ) and not isinstance(error, (KeyError, IndexError))
+    text = "" if said else "".join(traceback.format_exception(error))
+    return f"{error}" if said else f"{type(error).__name__}: {error}", text

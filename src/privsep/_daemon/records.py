@@ -8,6 +8,7 @@ formatted here, a traceback becomes text, and other attributes are left out.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,12 @@ class RecordSender(logging.Handler):
         else:
             self._calls[threading.get_ident()] = frames
 
+    @staticmethod
+    def set_level(level: int) -> None:
+        """Have records made of at least `level` only."""
+        if logging.root.level != level:  # as a fork has it from its service
+            logging.root.setLevel(level)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""
         try:
@@ -69,6 +76,8 @@ class RecordSender(logging.Handler):
                 frames.send(Kind.LOG, body)
             elif self._line is not None:
                 self._line.send(Log.RECORD, fields)
+            else:  # no client shall have what may be of another: to the journal
+                sys.stderr.write(f"{logging.Formatter().format(record)}\n")
         except Exception:  # noqa: BLE001 - as logging.Handler.emit: never raises
             self.handleError(record)
 
@@ -110,9 +119,3 @@ def install() -> RecordSender:
     logging.root.handlers[:] = [sender]
     logging.raiseExceptions = False
     return sender
-
-
-def set_level(level: int) -> None:
-    """Make records of at least `level` only."""
-    if logging.root.level != level:  # as a fork has it from its service
-        logging.root.setLevel(level)

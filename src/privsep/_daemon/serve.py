@@ -17,6 +17,7 @@ from privsep._daemon import exceptions
 from privsep._wire.frames import (
     CALL_HEADER,
     HEADER,
+    Declined,
     DescriptorsLost,
     Frames,
     FrameTooLarge,
@@ -98,10 +99,8 @@ class Logging:
         """Log from `level` on, as the client of the call that begins handles it."""
         self.install()
         if self._sender is not None:
-            from privsep._daemon import records  # noqa: PLC0415
-
             self.use_frames(frames)
-            records.set_level(level)
+            self._sender.set_level(level)
             self.level = level
 
 
@@ -133,9 +132,9 @@ class Service:
             self._serve_calls(frames, Encoder(beside=True), slot)
             slot.begin(SEND_TIMEOUT)
             frames.send(Kind.BYE)
-        except OSError:
+        except (OSError, Declined):
             # The client is gone, or it plays with the socket (O_NONBLOCK set
-            # from outside): either way there is nobody to answer.
+            # from outside), or it takes no such reply: there is nobody to answer.
             pass
         finally:
             self.logging.use_frames(None)
@@ -195,7 +194,9 @@ class Service:
         try:
             timeout, level, name_size = CALL_HEADER.unpack_from(message)
             end = _NAME + name_size
-            name = bytes(message[_NAME:end])
+            name = message[_NAME:end]
+            if type(name) is not bytes:  # of a large message, a view
+                name = bytes(name)
             entry = self._table[name]
             limit = entry.limit
             slot.begin(timeout if 0 <= timeout < limit else limit)
@@ -219,7 +220,8 @@ class Service:
         held: list[int] = []
         if entry.check is not None:
             try:
-                shown = entry.check.redacted(args, kwargs)
+                if slot.audit is not None:
+                    shown = entry.check.redacted(args, kwargs)
                 args, kwargs, held = entry.check(args, kwargs)
             except errors.Refused as refusal:
                 return self._refuse(refusal, name, slot)

@@ -1,10 +1,10 @@
 """The supervisor: starts, reaps and kills workers; nothing else.
 
 Runs in the daemon's main thread (in its only one, with process workers).  One
-epoll loop over: control sockets, fate lines, the pidfds and output of workers,
-and the pipe of notices.  From a client it reads datagrams of fixed size with
-descriptors, and single bytes on fate lines; it never blocks on a client, and it
-parses nothing else that a client sends.
+epoll loop over: the listening socket if there is one, control sockets, fate lines,
+the pidfds and output of workers, and the pipe of notices.  From a client it reads
+datagrams of fixed size with descriptors, and single bytes on fate lines; it never
+blocks on a client, and it parses nothing else that a client sends.
 """
 
 from __future__ import annotations
@@ -38,17 +38,21 @@ from privsep._wire.control import (
     Ending,
     Fate,
 )
+from privsep._wire.descriptors import peer_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from privsep._daemon.audit.auditor import Auditor
+    from privsep._daemon.listener import Listener
     from privsep._daemon.serve import Service
     from privsep._daemon.slots import Slot
     from privsep._wire.descriptors import Credentials, Datagram
 
 _MOST_WAITING = 256
 _MOST_LOG_LINES = 256
+_MOST_CONNECTIONS = 1024
+_LISTEN_AGAIN = 1.0  # seconds
 _READ_WITHIN = 0.2  # seconds without progress after which a reader may retire
 _LAST_WORDS = 3.0  # seconds, together, for clients that are there and read slowly
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -61,11 +65,15 @@ class Client:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.uid = peer_credentials(sock).uid  #: of who made or connected it
         self.log_lines: dict[int, LogLine] = {}
 
 
 class Supervisor:
-    """Serves the clients that it was given until the last has gone."""
+    """Serves the clients that it was given until the last has gone.
+
+    With a `listener` it serves whoever may connect, until SIGTERM.
+    """
 
     def __init__(
         self,
@@ -75,6 +83,7 @@ class Supervisor:
         workers: int,
         limit: Callable[[], None],
         audit: Auditor | None = None,
+        listener: Listener | None = None,
     ) -> None:
         self.pid = os.getpid()
         self._service = service
@@ -98,8 +107,15 @@ class Supervisor:
             self._watch(audit.sock.fileno(), lambda: self._look_at_audit(audit))
         self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
         _allow_descriptors(self._descriptors)
+        self._listener = listener
+        self._listens = False  #: it is watched
+        self._listen_at: float | None = None  #: again, although nothing is let go
+        if listener is not None:
+            signal.signal(signal.SIGHUP, lambda *_: None)
+            self._listen()
         if isolation == "thread":
-            self._capture_own_output()
+            if listener is None:  # else there is no client whose output it would be
+                self._capture_own_output()
             # A child that an entrypoint forks must not hide the daemon's death.
             os.register_at_fork(after_in_child=self._leave_in_forked_child)
 
@@ -130,7 +146,7 @@ class Supervisor:
 
         A thread that overran is not waited for: it ends with the process.
         """
-        while self._clients or not all(
+        while self._is_wanted() or not all(
             worker.overran and not worker.can_be_killed
             for worker in self._workers.values()
         ):
@@ -141,12 +157,19 @@ class Supervisor:
             self._look_at_deadlines()
             self._start_waiting()
             self._retire_for_waiting()
+            if self._listener is not None:
+                self._listener.manager.give_sign_of_life()
+                if self._listen_at is not None and self._listen_at <= monotonic():
+                    self._listen()
         if self._spare is not None:
             self._spare.kill(group=True)
             self._spare.reap()
         if self._audit is not None:
             self._audit.close()
         self._end_output()
+
+    def _is_wanted(self) -> bool:
+        return bool(self._clients) or self._listener is not None
 
     # -- the loop's bookkeeping ------------------------------------------------
 
@@ -168,6 +191,9 @@ class Supervisor:
         looks = [w.look_at for w in self._workers.values() if w.look_at is not None]
         if self._look_again is not None:
             looks.append(self._look_again)
+        if self._listener is not None:
+            sign = self._listener.manager.next_sign
+            looks += [at for at in (sign, self._listen_at) if at is not None]
         if not looks:
             return None
         return min(max(0.0, min(looks) - monotonic()), _LONGEST_POLL)
@@ -189,10 +215,14 @@ class Supervisor:
         if signal.SIGTERM in received:  # no new calls; running ones finish
             for client in list(self._clients):
                 self._drop_client(client)
+            self._stop_listening()
         if signal.SIGCHLD in received:
             self._reap_orphans()
-        if signal.SIGHUP in received and self._audit is not None:
-            self._audit.reopen()
+        if signal.SIGHUP in received:
+            if self._audit is not None:
+                self._audit.reopen()
+            if self._listener is not None:
+                self._listener.reload()
 
     def _look_at_audit(self, audit: Auditor) -> None:
         if audit.is_gone():
@@ -233,6 +263,55 @@ class Supervisor:
 
         self._watch(output.reader, forward)
 
+    # -- the listening socket --------------------------------------------------
+
+    def _listen(self) -> None:
+        """Take connections, if they are taken at all and there is room."""
+        if (
+            self._listener is not None
+            and not self._listens
+            and len(self._clients) < _MOST_CONNECTIONS
+        ):
+            self._listens = True
+            self._listen_at = None
+            self._watch(self._listener.sock.fileno(), self._accept)
+
+    def _pause_listening(self) -> None:
+        """Leave connections in the socket's queue until something is let go."""
+        if self._listener is not None and self._listens:
+            self._listens = False
+            self._unwatch(self._listener.sock.fileno())
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._pause_listening()
+            self._listener.close()
+            self._listener = None
+
+    def _accept(self) -> None:
+        listener = self._listener
+        if listener is None:
+            return
+        try:
+            sock = listener.accept()
+        except OSError:  # no descriptors, here or in the system
+            self._pause_listening()
+            self._listen_at = monotonic() + _LISTEN_AGAIN
+            return
+        if sock is None:
+            return
+        peer = peer_credentials(sock)
+        of_its_user = sum(client.uid == peer.uid for client in self._clients)
+        reason = listener.refusal(sock, of_its_user)
+        if reason:
+            listener.turn_away(sock, reason)
+            self._record_refusal(peer, reason)
+            return
+        self.add_client(sock)
+        listener.welcome(sock)
+        if len(self._clients) >= _MOST_CONNECTIONS:
+            self._pause_listening()
+
     # -- control sockets -------------------------------------------------------
 
     def _read_control(self, client: Client) -> None:
@@ -269,7 +348,7 @@ class Supervisor:
         self, client: Client, sender: Credentials, sock: socket.socket
     ) -> None:
         """Log to `sock` what belongs to the sender, until it closes its end."""
-        if len(self._log_lines) >= _MOST_LOG_LINES:
+        if len(client.log_lines) >= _MOST_LOG_LINES:
             sock.close()
             return
         previous = client.log_lines.get(sender.pid)
@@ -281,7 +360,7 @@ class Supervisor:
         self._watch(
             sock.fileno(), lambda: self._look_at_log_line(client, line), events=0
         )
-        if self._isolation == "thread":
+        if self._isolation == "thread" and self._listener is None:
             self._use_log_line(line)
 
     def _use_log_line(self, line: LogLine | None) -> None:
@@ -294,7 +373,7 @@ class Supervisor:
         """Close a log line that nobody reads any more, or say what was dropped."""
         if line.is_closed():
             self._close_log_line(client, line)
-            if self._isolation == "thread":
+            if self._isolation == "thread" and self._listener is None:
                 self._use_log_line(self._log_lines[-1] if self._log_lines else None)
         elif line.tell_dropped():
             self._epoll.modify(line.sock.fileno(), 0)
@@ -305,6 +384,7 @@ class Supervisor:
         for pid in [pid for pid, its in client.log_lines.items() if its is line]:
             del client.log_lines[pid]
         line.sock.close()
+        self._listen()
 
     def _end_output(self) -> None:
         """Forward what is left in the pipes, and say how much was dropped."""
@@ -325,8 +405,13 @@ class Supervisor:
         channel: socket.socket,
         fate: socket.socket,
     ) -> None:
-        job = Job(channel, fate, sender, client.log_lines.get(sender.pid))
-        if sum(waiting.uid == job.uid for waiting in self._waiting) >= _MOST_WAITING:
+        job = Job(channel, fate, sender, client.sock, client.log_lines.get(sender.pid))
+        waiting = [
+            other
+            for other in self._waiting
+            if other.uid == job.uid and other.control is job.control
+        ]
+        if len(waiting) >= _MOST_WAITING:
             self._end_job(job, Fate(Ending.TOO_MANY, 0, 0))
             self._record_refusal(sender, "too many calls of this user wait")
             return
@@ -334,17 +419,28 @@ class Supervisor:
         self._watch(fate.fileno(), lambda: self._read_fate_line(job))
 
     def _drop_client(self, client: Client) -> None:
+        """Let go of a control socket; with a listener, of what it still waits for."""
         self._unwatch(client.sock.fileno())
         self._clients.remove(client)
+        if self._listener is not None:
+            for job in [job for job in self._waiting if job.control is client.sock]:
+                self._waiting.remove(job)
+                self._end_job(job, Fate(Ending.NOT_STARTED, 0, 0))
+            for line in list(client.log_lines.values()):
+                self._close_log_line(client, line)
         client.sock.close()
+        self._listen()
 
     # -- workers ---------------------------------------------------------------
 
     def _start_waiting(self) -> None:
-        """Give free slots to the waiting, the user with the fewest workers first."""
+        """Give free slots to the waiting.
+
+        First comes the user with the fewest workers, of its connections likewise.
+        """
         while self._waiting and (self.slots.free or self._spare is not None):
-            running = [worker.job.uid for worker in self._workers.values()]
-            job = min(self._waiting, key=lambda job: running.count(job.uid))
+            running = [worker.job for worker in self._workers.values()]
+            job = min(self._waiting, key=lambda job: _share(job, running))
             if self._spare is not None:
                 spare, self._spare = self._spare, None
                 if spare.assign(job):
@@ -429,6 +525,9 @@ class Supervisor:
             os.close(output.reader)
         for client in self._clients:
             client.sock.close()
+        if self._listener is not None:
+            self._listener.sock.close()
+            self._listener.manager.close()
         for line in self._log_lines:
             if job is None or line is not job.log:
                 line.sock.close()
@@ -472,6 +571,7 @@ class Supervisor:
         self._tell(job, fate)
         self._unwatch(job.fate.fileno())
         job.close()
+        self._listen()
 
     @staticmethod
     def _tell(job: Job, fate: Fate) -> None:
@@ -556,7 +656,7 @@ class Supervisor:
         before a byte is taken.  A busy one looks at its slot after the call; one
         that became idle at this very moment is found by looking again.
         """
-        leaving = not self._clients
+        leaving = not self._is_wanted()
         wanted = len(self._workers) if leaving else len(self._waiting)
         candidates = [w for w in self._workers.values() if not w.retiring]
         missing = wanted - (len(self._workers) - len(candidates))
@@ -617,6 +717,12 @@ class Supervisor:
             worker.job.channel.shutdown(socket.SHUT_RD)
         except OSError:
             pass
+
+
+def _share(job: Job, running: list[Job]) -> tuple[int, int]:
+    """Return how many workers the job's user has, and how many its connection."""
+    of_user = [other for other in running if other.uid == job.uid]
+    return len(of_user), sum(other.control is job.control for other in of_user)
 
 
 def _allow_descriptors(limit: tuple[int, int]) -> None:

@@ -36,12 +36,14 @@ class Job:
         channel: socket.socket,
         fate: socket.socket,
         peer: Credentials,
+        control: socket.socket,
         log: LogLine | None,
     ) -> None:
         self.channel = channel
         self.fate = fate
         self.peer = peer
         self.uid = peer.uid
+        self.control = control  #: by which it was asked for
         self.log = log
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ def replace_all_except(kept: set[int]) -> None:
         descriptor = int(name)
         if descriptor > 2 and descriptor != null and descriptor not in kept:  # noqa: PLR2004
             try:
-                os.fstat(descriptor)
+                os.get_inheritable(descriptor)
             except OSError:  # the listing's own
                 continue
             try:

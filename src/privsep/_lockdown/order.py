@@ -45,6 +45,8 @@ class Kept(NamedTuple):
     ids: Ids
     capabilities: int
     sandbox: Sandbox | None = None
+    #: False: programs that it runs have what their user and their file give them
+    bounds_programs: bool = True
 
 
 class Lockdown(NamedTuple):
@@ -89,9 +91,9 @@ def lock_down(kept: Kept) -> Lockdown:
     finally:
         os.close(descriptor)
     differences = _differences(before, after, kept, filtered=library is not None)
-    if before.permitted & mask([SETPCAP]) and bits != securebits.LOCKED:
+    if _may_bound(before, kept) and bits != securebits.LOCKED:
         differences.append(f"securebits is {bits}, asked for {securebits.LOCKED}")
-    if dumpable:
+    if dumpable and kept.bounds_programs:
         differences.append("the process is dumpable")
     if regained:
         differences.append(f"could be regained: {', '.join(regained)}")
@@ -183,8 +185,13 @@ def _thread_names() -> list[str]:
     return [thread.name for thread in threading.enumerate()]
 
 
+def _may_bound(before: Status, kept: Kept) -> bool:
+    """Return whether what it runs shall be bound, and this process is able to."""
+    return kept.bounds_programs and bool(before.permitted >> SETPCAP & 1)
+
+
 def _drop(before: Status, kept: Kept) -> None:
-    may_set_bounds = before.permitted >> SETPCAP & 1
+    may_set_bounds = _may_bound(before, kept)
     # Only where it is needed: what a locked-down daemon runs may not ask for it.
     changes_user = kept.ids.uid is not None and before.uids != (kept.ids.uid,) * 4
     if changes_user:
@@ -200,8 +207,9 @@ def _drop(before: Status, kept: Kept) -> None:
     elif changes_user:
         capabilities.keep_over_setuid(keep=False)
     capabilities.set_all(kept.capabilities, inherited)
-    attributes.forbid_dumping()
-    attributes.forbid_new_privileges()
+    if kept.bounds_programs:
+        attributes.forbid_dumping()
+        attributes.forbid_new_privileges()
 
 
 def _filters(sandbox: Sandbox) -> bool:
@@ -259,7 +267,7 @@ def _differences(
 ) -> list[str]:
     """Compare what the kernel says with what was asked."""
     uid, gid, groups = kept.ids
-    may_set_bounds = before.permitted & mask([SETPCAP])
+    may_set_bounds = _may_bound(before, kept)
     expected = after._replace(
         uids=before.uids if uid is None else (uid,) * 4,
         gids=before.gids if gid is None else (gid,) * 4,
@@ -271,7 +279,7 @@ def _differences(
         # programs from gaining what is in it.
         bounding=before.bounding & (kept.capabilities if may_set_bounds else -1),
         ambient=_inherited(kept),
-        no_new_privs=1,
+        no_new_privs=1 if kept.bounds_programs else before.no_new_privs,
         seccomp=_FILTERED if filtered else before.seccomp,
         threads=1,
     )

@@ -67,7 +67,7 @@ _NEEDED_NAMES: Final = """
     rt_sigaction rt_sigprocmask rt_sigreturn setpgid sigreturn tgkill wait4 waitid
     futex futex_time64 restart_syscall rseq sched_yield set_robust_list
     clock_gettime clock_gettime64 clock_nanosleep clock_nanosleep_time64 getrandom
-    gettimeofday time
+    gettimeofday setitimer time
 """
 _NEEDED: Final = frozenset(_NEEDED_NAMES.split())
 

@@ -13,7 +13,6 @@ import gc
 import os
 import socket
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from privsep._client.forking import undivided
@@ -43,11 +42,13 @@ def launch(context: Context) -> Launched:
         # A child that another thread forked meanwhile would keep the lock of an
         # import, which nobody is left to release, and the daemon's ends.
         # The client has no use for these; the child shall not have to load them.
-        from privsep._daemon import main  # noqa: PLC0415
+        import privsep._daemon.main as daemon  # noqa: PLC0415
 
         __import__("privsep._daemon.records")
-        with suppress(StartError):  # the daemon will say so
+        try:
             context.check_annotations()
+        except StartError:  # the daemon will say so
+            pass
         ours, daemons = control_pair()
         stderr, daemons_stderr = socket.socketpair()
         pid = os.fork()
@@ -62,7 +63,7 @@ def launch(context: Context) -> Launched:
             os.dup2(daemons_stderr.fileno(), 2)
             threading.current_thread().name = "MainThread"
             begin_loading()
-            main.run(socket.socket(fileno=control), lambda: context, forked=True)
+            daemon.run(socket.socket(fileno=control), lambda: context, forked=True)
         finally:
             os._exit(1)
     return Launched(ours, stderr, ChildProcess(pid))

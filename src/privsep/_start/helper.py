@@ -29,20 +29,27 @@ def serve_judged(variable: str, said: Rules) -> NoReturn:
         said: what root says of it.
 
     """
+    daemon.run(_control(), lambda: find_judged(variable, said))
 
-    def load() -> Context:
-        context = _find(variable)
-        if said.capabilities is not None:
-            more = context.capability_mask & ~said.capabilities
-            if more:
-                msg = (
-                    f"{variable} asks for {capability_names.describe(more)}, which "
-                    f"capabilities in {said.path} does not have"
-                )
-                raise StartError(msg)
-        return context
 
-    daemon.run(_control(), load)
+def find_judged(variable: str, said: Rules) -> Context:
+    """Import and return the context, if it asks for no more than root allows.
+
+    Raises:
+        LookupError: it is none.
+        StartError: it asks for more.
+
+    """
+    context = find(variable)
+    if said.capabilities is not None:
+        more = context.capability_mask & ~said.capabilities
+        if more:
+            msg = (
+                f"{variable} asks for {capability_names.describe(more)}, which "
+                f"capabilities in {said.path} does not have"
+            )
+            raise StartError(msg)
+    return context
 
 
 def serve_own() -> NoReturn:
@@ -58,7 +65,7 @@ def serve_userns() -> NoReturn:
     control = _control()
 
     def load() -> Context:
-        return _find(sys.argv[1])
+        return find(sys.argv[1])
 
     try:
         namespaces.enter(names)
@@ -68,7 +75,7 @@ def serve_userns() -> NoReturn:
 
 
 def _serve(variable: str) -> NoReturn:
-    daemon.run(_control(), lambda: _find(variable))
+    daemon.run(_control(), lambda: find(variable))
 
 
 def _control() -> socket.socket:
@@ -81,7 +88,13 @@ def _control() -> socket.socket:
     return control
 
 
-def _find(variable: str) -> Context:
+def find(variable: str) -> Context:
+    """Import and return the context that ``module:name`` names.
+
+    Raises:
+        LookupError: it is none.
+
+    """
     from privsep.context import Context, begin_loading  # noqa: PLC0415
 
     begin_loading()

@@ -13,15 +13,44 @@ from privsep._lockdown import capabilities
 from privsep._lockdown.capability_names import describe
 from privsep._start import exec as exec_
 from privsep._start import fork, sudo, userns
+from privsep._start import socket as socket_
 from privsep._start.handshake import wait_until_ready
 from privsep.context import NAMESPACES
 from privsep.errors import StartError
 
 if TYPE_CHECKING:
+    import socket
+
     from privsep._start.process import Launched
     from privsep.context import Context, StartOptions
 
-_METHODS = ("auto", "fork", "exec", "sudo", "userns")
+_METHODS = ("auto", "fork", "exec", "sudo", "socket", "userns")
+
+
+def chosen(context: Context, options: StartOptions) -> StartOptions:
+    """Return `options` with the method that "auto" takes.
+
+    Raises:
+        StartError: none would work.
+        ValueError: no such method or namespace.
+
+    """
+    check(options)
+    if options.method != "auto":
+        return options
+    return options._replace(method=_choose(context, options))
+
+
+def connect(context: Context, options: StartOptions) -> socket.socket:
+    """Return a control socket of the daemon of `context` that listens.
+
+    Raises:
+        StartError: it does not listen, or does not let this process in.
+
+    """
+    control, missing = socket_.connect(context, options.path, options.deadline)
+    _warn(context, *missing)
+    return control
 
 
 def launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
@@ -32,9 +61,7 @@ def launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
         ValueError: no such method or namespace.
 
     """
-    _check(options)
-    if options.method == "auto":
-        options = options._replace(method=_choose(context, options))
+    options = chosen(context, options)
     what = f"context {context.name!r} could not be started by {options.method}"
     try:
         launched, remedy = _launch(context, options)
@@ -56,7 +83,7 @@ def _warn(context: Context, abi: object, *missing: object) -> None:
         )
 
 
-def _check(options: StartOptions) -> None:
+def check(options: StartOptions) -> None:
     if options.method not in _METHODS:
         msg = f"no start method {options.method!r}; there are: {', '.join(_METHODS)}"
         raise ValueError(msg)
@@ -88,6 +115,8 @@ def _choose(context: Context, options: StartOptions) -> str:
         StartError: none would; the message says why each, and what to do.
 
     """
+    if socket_.is_there(context):
+        return "socket"
     missing = exec_.needed(context) & ~capabilities.permitted()
     if not missing:
         return "exec"
@@ -103,6 +132,8 @@ def _choose(context: Context, options: StartOptions) -> str:
         return "sudo"
     msg = (
         f"context {context.name!r} could not be started:\n"
+        "  socket: there is none in /run/privsep, where a daemon that systemd starts "
+        "would listen (privsep generate systemd)\n"
         f"  exec: this process (uid {os.getuid()}) lacks {describe(missing)}: start "
         "the service with that (systemd: AmbientCapabilities=), or call "
         "start('fork') before it drops privileges\n"

@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     from privsep.context import Context
 
 
-def launch(context: Context, namespaces: tuple[str, ...]) -> Launched:
+def launch(
+    context: Context, namespaces: tuple[str, ...], main: str = "helper.serve_userns()"
+) -> Launched:
     """Run the helper of `context`, which will unshare `namespaces`.
+
+    Args:
+        context: the context.
+        namespaces: beside the user namespace.
+        main: what the helper runs.
 
     Raises:
         StartError: the context has a user= or group=, of which none is mapped.
@@ -32,5 +39,5 @@ def launch(context: Context, namespaces: tuple[str, ...]) -> Launched:
             f"group={context.group!r}: in a user namespace only root is mapped"
         )
         raise StartError(msg)
-    command = helper_command("helper.serve_userns()", context, ",".join(namespaces))
+    command = helper_command(main, context, ",".join(namespaces))
     return spawn(command, kept(context.environment))

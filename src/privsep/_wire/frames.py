@@ -61,16 +61,16 @@ class Kind:
     LOG: Final = 4  #: a logging record of the running call
     ATTACH: Final = 6  #: the next frame has descriptors; answered by the same
     BYE: Final = 5  #: the worker retires; the CALL was not read, or not to its end
-    SEGMENTS: Final = 7
+    SEGMENTS: Final = 13
     """Lengths of segments: once it is answered by the same, they come, and the frame
     that they belong to."""
 
-    ITEM: Final = 8  #: what a generator yielded
-    END: Final = 9  #: no ITEM follows; a byte: whether what was thrown came through
-    NEXT: Final = 10  #: to the worker: so many items more may be made
-    SEND: Final = 11  #: to the worker: the value that a generator gets
-    THROW: Final = 12  #: to the worker: an exception; answered by the same, empty
-    CLOSE: Final = 13  #: to the worker: no item more is wanted
+    ITEM: Final = 7  #: what a generator yielded
+    END: Final = 8  #: no ITEM follows; a byte: whether what was thrown came through
+    NEXT: Final = 9  #: to the worker: so many items more may be made
+    SEND: Final = 10  #: to the worker: the value that a generator gets
+    THROW: Final = 11  #: to the worker: an exception; answered by the same, empty
+    CLOSE: Final = 12  #: to the worker: no item more is wanted
 
 
 class FrameTooLarge(ValueError):

@@ -51,16 +51,11 @@ def parse(path: str, text: str) -> tuple[list[Filter], list[str]]:
         if kind not in _CLASSES:
             skipped.append(f"{place}: {name} is skipped: no filter class {kind!r}")
             continue
-        least, build = _CLASSES[kind]
-        if len(fields) < least or not all(fields[:least]):
-            msg = f"{name}: {kind} has {len(fields)} fields, and needs {least} or more"
-            raise BadPolicy(place, msg)
         try:
-            filters[name] = build(fields)
+            filters[name] = build(kind, fields)
         except ValueError as error:
             raise BadPolicy(place, f"{name}: {error}") from None
         filters[name].name = name
-        filters[name].kind = kind
         filters[name].place = place
     for section in document.names():
         if section.startswith(_OPTIONS):
@@ -69,6 +64,27 @@ def parse(path: str, text: str) -> tuple[list[Filter], list[str]]:
                 raise BadPolicy(path, f"[{section}] is for no filter of this file")
             filters[name].options = options(path, document.section(section))
     return list(filters.values()), skipped
+
+
+def build(kind: str, fields: list[str]) -> Filter:
+    """Return the filter that the words of a line make.
+
+    Args:
+        kind: its class.
+        fields: what follows the class.
+
+    Raises:
+        KeyError: there is no such class.
+        ValueError: they are not what the class takes.
+
+    """
+    least, make = _CLASSES[kind]
+    if len(fields) < least or not all(fields[:least]):
+        msg = f"{kind} has {len(fields)} fields, and needs {least} or more"
+        raise ValueError(msg)
+    made = make(fields)
+    made.kind = kind
+    return made
 
 
 def options(path: str, fields: dict[str, Field]) -> Options:

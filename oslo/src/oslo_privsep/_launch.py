@@ -1,0 +1,146 @@
+"""Starting a daemon by a command such as ``sudo privsep-helper``.
+
+Runs in the client.  The command gets the path of a listening socket, which only this
+user can reach; what connects there is the daemon's end of the control socket.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import tempfile
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from privsep import StartError
+from privsep._client.forking import undivided
+from privsep._start.handshake import wait_until_ready
+from privsep._start.process import ChildProcess, Launched
+from privsep._wire.descriptors import peer_credentials
+
+if TYPE_CHECKING:
+    from oslo_privsep._engine import Engine
+
+DEADLINE = 60.0  # seconds: a busy host, an LDAP directory behind sudo
+_GRACE = 5.0
+
+
+def launch(engine: Engine) -> Launched:
+    """Run the context's command; return the daemon that connects, ready.
+
+    Raises:
+        StartError: it did not start.
+        OSError: the command cannot be run.
+
+    """
+    # Not tempfile's directory: filters that services ship name /tmp.
+    directory = tempfile.mkdtemp(prefix="privsep-", dir="/tmp")
+    logger = logging.getLogger(engine.logger)
+    try:
+        path = f"{directory}/privsep.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(path)
+            listener.listen(1)
+            words = engine.owner.helper_command(path)
+            logger.info("Running privsep helper: %s", words)
+            launched = _run(engine, words, listener)
+        logger.info("Spawned new privsep daemon via rootwrap")
+        logger.debug("Accepted privsep connection to %s", path)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    return launched
+
+
+def _run(engine: Engine, words: list[str], listener: socket.socket) -> Launched:
+    stderr, helpers = socket.socketpair()
+    with helpers, undivided:
+        try:
+            helper = subprocess.Popen(  # noqa: S603 - the service chose the command
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=helpers.fileno(),
+                stderr=helpers.fileno(),
+            )
+        except BaseException:
+            stderr.close()
+            raise
+    try:
+        control = _accept(engine, helper, listener, monotonic() + DEADLINE)
+        pid = peer_credentials(control).pid
+        launched = Launched(control, stderr, ChildProcess(pid))
+    except BaseException:
+        _log_words(engine, stderr)
+        stderr.close()
+        raise
+    finally:
+        _reap(helper)
+    what = f"{engine.owner} could not be started by {words[0]}"
+    _, launched = wait_until_ready(launched, what, "", DEADLINE)
+    return launched
+
+
+def _reap(helper: subprocess.Popen[bytes]) -> None:
+    """Wait for the helper, which ends when the daemon has connected, or failed."""
+    try:
+        helper.wait(_GRACE)
+    except subprocess.TimeoutExpired:  # a command that stays; it ends with its child
+        helper.returncode = 0
+
+
+def _accept(
+    engine: Engine,
+    helper: subprocess.Popen[bytes],
+    listener: socket.socket,
+    deadline: float,
+) -> socket.socket:
+    """Return the connection of the daemon.
+
+    Raises:
+        StartError: the helper ended without one, or none came in time, or a process
+            of another user connected.
+
+    """
+    pidfd = os.pidfd_open(helper.pid)
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(listener, selectors.EVENT_READ)
+            selector.register(pidfd, selectors.EVENT_READ)
+            ready = {key.fileobj for key, _ in selector.select(deadline - monotonic())}
+    finally:
+        os.close(pidfd)
+    if listener in ready:
+        control, _ = listener.accept()
+        control.settimeout(None)
+        uid = peer_credentials(control).uid
+        if uid in (0, os.geteuid()):
+            return control
+        control.close()
+        msg = f"uid {uid}, neither root nor this user, connected in the helper's place"
+        raise StartError(msg)
+    if not ready:
+        msg = f"privsep helper command did not connect within {DEADLINE:g} s"
+        raise StartError(msg)
+    status = helper.wait()
+    if status:
+        msg = f"privsep helper command exited non-zero ({status})"
+    else:
+        msg = "privsep helper command exited without connecting"
+    logging.getLogger(engine.logger).critical("%s", msg)
+    raise StartError(msg)
+
+
+def _log_words(engine: Engine, stderr: socket.socket) -> None:
+    """Log what the helper has said; it has ended, or is given up."""
+    stderr.setblocking(False)  # noqa: FBT003
+    said = b""
+    try:
+        while data := stderr.recv(64 * 1024):
+            said += data
+    except OSError:
+        pass
+    for line in said.decode("utf-8", "backslashreplace").splitlines():
+        engine.log_line("stderr", None, line)

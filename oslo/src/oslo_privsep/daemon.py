@@ -1,0 +1,380 @@
+"""Channels to a daemon, and the helper that becomes one.
+
+The channels run in the client, `helper_main` in the privileged process.  The rest is
+what oslo.privsep has here under these names, for a daemon that a program runs itself.
+"""
+
+from __future__ import annotations
+
+import enum
+import fcntl
+import grp
+import io
+import logging
+import os
+import pwd
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from oslo_privsep import _values, capabilities, comm
+from oslo_privsep.comm import Message, PrivsepTimeout
+from privsep import CallTimeout, StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from oslo_privsep._engine import Engine
+    from oslo_privsep.priv_context import PrivContext
+    from privsep._client.client import Client
+    from privsep.context import Entry
+
+__all__ = [
+    "Daemon",
+    "FailedToDropPrivileges",
+    "ForkingClientChannel",
+    "Message",
+    "PrivsepLogHandler",
+    "PrivsepTimeout",
+    "ProtocolError",
+    "RootwrapClientChannel",
+    "StdioFd",
+    "fdopen",
+    "helper_main",
+    "replace_logging",
+    "set_cloexec",
+    "setgid",
+    "setuid",
+]
+
+_START_DEADLINE = 60.0  # seconds: a busy host, an LDAP directory behind sudo
+
+
+class FailedToDropPrivileges(Exception):
+    """A daemon could not be started with the privileges that it is to have."""
+
+
+class ProtocolError(Exception):
+    """The other side sent what it must not."""
+
+
+class StdioFd(enum.IntEnum):
+    """The standard descriptors."""
+
+    STDIN = 0
+    STDOUT = 1
+    STDERR = 2
+
+
+# -- in the client -------------------------------------------------------------
+
+
+def logger_of(context: PrivContext) -> logging.Logger:
+    """Return the logger that handles what the daemon of `context` logs."""
+    name: str = context.conf.logger_name
+    if name.startswith("oslo_"):  # as oslo.log calls it
+        name = f"oslo.{name.removeprefix('oslo_')}"
+    return logging.getLogger(name)
+
+
+class _ClientChannel:
+    """Calls functions of a daemon, which it has started.
+
+    Args:
+        context: whose daemon it is.
+        forks: whether the first start is by fork.
+
+    Raises:
+        FailedToDropPrivileges: it did not start.
+
+    """
+
+    def __init__(self, context: PrivContext, *, forks: bool) -> None:
+        from oslo_privsep import _engine  # noqa: PLC0415
+        from privsep._client.client import new_client  # noqa: PLC0415 - no daemon's
+        from privsep.context import StartOptions  # noqa: PLC0415
+
+        self._context = context
+        self._engine: Engine = _engine.in_client(context, forks=forks)
+        self._client: Client = new_client(self._engine)
+        self._entry_of = _engine.entry
+        self._entries: dict[tuple[str, float | None], Entry] = {}
+        try:
+            self._client.start(StartOptions("fork", deadline=_START_DEADLINE))
+        except StartError as error:
+            raise FailedToDropPrivileges(str(error)) from error
+
+    def remote_call(
+        self,
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None,
+    ) -> Any:  # noqa: ANN401 - the function's own
+        """Call an entrypoint; return its result or raise its exception.
+
+        Args:
+            name: module and name of the function.
+            args: its arguments.
+            kwargs: its keyword arguments.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            PrivsepTimeout: it did not end in time.
+            TypeError: an argument or the result is of a type that does not cross.
+            OverflowError: an integer that 64 bits do not hold.
+            FailedToDropPrivileges: the daemon was gone, and did not start again.
+            OSError: the daemon ended meanwhile.
+
+        """
+        packed = _values.pack((args, kwargs))
+        try:
+            entry = self._entries[name, timeout]
+        except KeyError:
+            entry = self._entry_of(name, timeout=timeout)
+            self._entries[name, timeout] = entry
+        try:
+            reply = self._client.call(entry, (packed,), {})
+        except CallTimeout as error:
+            raise PrivsepTimeout(str(error)) from None
+        except StartError as error:
+            raise FailedToDropPrivileges(str(error)) from error
+        except BaseException as error:
+            if self._context.conf.log_daemon_traceback:
+                self._log_traceback(error)
+            raise
+        return _values.unpack(reply)  # type: ignore[arg-type]  # a worker's own bytes
+
+    def _log_traceback(self, error: BaseException) -> None:
+        from privsep._client.exceptions import (  # noqa: PLC0415 - see __init__
+            remote_traceback,
+        )
+
+        text = remote_traceback(error)
+        if text is not None:
+            logger_of(self._context).warning("Privsep daemon traceback: %s", text)
+
+    def close(self) -> None:
+        """Let go of the daemon, and wait until it has ended."""
+        self._engine.stop()
+
+
+class ForkingClientChannel(_ClientChannel):
+    """A channel to a daemon that is forked off this process.
+
+    Args:
+        context: whose daemon it is.
+
+    Raises:
+        FailedToDropPrivileges: it did not start.
+
+    """
+
+    def __init__(self, context: PrivContext) -> None:
+        super().__init__(context, forks=True)
+
+
+class RootwrapClientChannel(_ClientChannel):
+    """A channel to a daemon that a command starts, such as ``sudo privsep-helper``.
+
+    Args:
+        context: whose daemon it is.
+
+    Raises:
+        FailedToDropPrivileges: it did not start.
+
+    """
+
+    def __init__(self, context: PrivContext) -> None:
+        super().__init__(context, forks=False)
+
+
+# -- in the privileged process ---------------------------------------------------
+
+
+def helper_main() -> NoReturn:
+    """Be the daemon that the command line asks for; see ``privsep-helper --help``."""
+    from oslo_privsep import _helper  # noqa: PLC0415 - in the helper only
+
+    _helper.main()
+
+
+def setuid(user_id_or_name: str | int) -> None:
+    """Become a user, in every kind of id.
+
+    Args:
+        user_id_or_name: name or number.
+
+    Raises:
+        FailedToDropPrivileges: it is not allowed.
+        KeyError: there is no such user.
+
+    """
+    try:
+        uid = int(user_id_or_name)
+    except ValueError:
+        uid = pwd.getpwnam(str(user_id_or_name)).pw_uid
+    _change(os.setuid, uid)
+
+
+def setgid(group_id_or_name: str | int) -> None:
+    """Become a member of one group, in every kind of id.
+
+    Args:
+        group_id_or_name: name or number.
+
+    Raises:
+        FailedToDropPrivileges: it is not allowed.
+        KeyError: there is no such group.
+
+    """
+    try:
+        gid = int(group_id_or_name)
+    except ValueError:
+        gid = grp.getgrnam(str(group_id_or_name)).gr_gid
+    _change(os.setgid, gid)
+
+
+def _change(call: Callable[[int], None], number: int) -> None:
+    try:
+        call(number)
+    except OSError as error:
+        msg = f"{call.__name__}({number}): {error.strerror}"
+        raise FailedToDropPrivileges(msg) from error
+
+
+def set_cloexec(fd: int) -> None:
+    """Have a descriptor closed by execve(2).
+
+    Args:
+        fd: the descriptor.
+
+    Raises:
+        OSError: as fcntl(2).
+
+    """
+    fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.fcntl(fd, fcntl.F_GETFD) | fcntl.FD_CLOEXEC)
+
+
+def fdopen(fd: int, *args: Any, **kwargs: Any) -> io.IOBase:  # noqa: ANN401 - open()'s
+    """Return a file object of a descriptor; the arguments are those of `open`."""
+    file: io.IOBase = io.open(fd, *args, **kwargs)  # noqa: SIM115, UP020
+    return file
+
+
+class PrivsepLogHandler(logging.Handler):
+    """Sends records over a channel.
+
+    Args:
+        channel: takes them by ``send((None, message))``.
+        processName: the name of the process in them; None: its own.
+
+    """
+
+    def __init__(
+        self,
+        channel: comm.ServerChannel,
+        processName: str | None = None,  # noqa: N803 - as oslo.privsep has it
+    ) -> None:
+        super().__init__()
+        self.channel = channel
+        self.processName = processName
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record, with its message and its traceback as text."""
+        fields = dict(vars(record), msg=record.getMessage(), args=(), exc_info=None)
+        if record.exc_info and not record.exc_text:
+            formatter = self.formatter or logging.Formatter()
+            fields["exc_text"] = formatter.formatException(record.exc_info)
+        if self.processName:
+            fields["processName"] = self.processName
+        self.channel.send((None, (Message.LOG.value, fields)))
+
+
+def replace_logging(
+    handler: logging.Handler, log_root: logging.Logger | None = None
+) -> None:
+    """Make `handler` the only one of all loggers.
+
+    Args:
+        handler: it.
+        log_root: below which loggers; None: all.
+
+    """
+    root = logging.root if log_root is None else log_root
+    for logger in list(root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            logger.handlers.clear()
+            logger.propagate = True
+    root.handlers[:] = [handler]
+
+
+class Daemon:
+    """Serves one channel in this process, for a program that starts it itself.
+
+    `PrivContext.start` does not use it.
+
+    Args:
+        channel: yields and takes ``(id, message)``.
+        context: whose entrypoints are served.
+
+    """
+
+    def __init__(self, channel: comm.ServerChannel, context: PrivContext) -> None:
+        self.channel = channel
+        self.context = context
+
+    def run(self) -> None:
+        """Give up what the context does not need, and serve.
+
+        Raises:
+            FailedToDropPrivileges: this process has not what it is to keep.
+
+        """
+        conf = self.context.conf
+        os.chdir("/")
+        if conf.user is not None or conf.group is not None:
+            capabilities.set_keepcaps(True)
+            os.setgroups([])
+            if conf.group is not None:
+                setgid(conf.group)
+            if conf.user is not None:
+                setuid(conf.user)
+        kept = set(conf.capabilities)
+        try:
+            capabilities.drop_all_caps_except(kept, kept, ())
+        except OSError as error:
+            raise FailedToDropPrivileges(str(error)) from error
+        self.loop()
+
+    def loop(self) -> None:
+        """Serve calls, so many at once as the options say, until the channel closes."""
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - no helper's
+
+        self.context.set_client_mode(False)
+        with ThreadPoolExecutor(self.context.conf.thread_pool_size) as pool:
+            for identity, message in self.channel:
+                pool.submit(self._answer, identity, message)
+
+    def _answer(self, identity: object, message: tuple[Any, ...]) -> None:
+        try:
+            reply = self._process(*message)
+        except BaseException as error:  # noqa: BLE001 - every call gets an answer
+            _values.make_plain(error)
+            name = f"{type(error).__module__}.{type(error).__qualname__}"
+            reply = (Message.ERR.value, name, error.args)
+        try:
+            self.channel.send((identity, reply))
+        except (TypeError, ValueError, OverflowError) as error:
+            name = f"builtins.{type(error).__name__}"
+            self.channel.send((identity, (Message.ERR.value, name, error.args)))
+
+    def _process(self, kind: int, *arguments: Any) -> tuple[Any, ...]:  # noqa: ANN401
+        from oslo_privsep import _engine  # noqa: PLC0415 - as above
+
+        if kind == Message.PING:
+            return (Message.PONG.value,)
+        if kind != Message.CALL:
+            msg = f"unknown message {kind}"
+            raise ProtocolError(msg)
+        name, args, kwargs = arguments
+        function = _engine.find(self.context, name)
+        return (Message.RET.value, function(*args, **kwargs))

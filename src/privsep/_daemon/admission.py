@@ -1,0 +1,103 @@
+"""Who may connect to a daemon that listens, judged by what the kernel says.
+
+Runs in the supervisor.  Nothing that a peer sends is looked at: its uid, gid and
+groups are those that the kernel noted at connect(2), and the unit is that of the
+very process that connected, which a pidfd holds, so that no other can have taken its
+number.  Sources: unix(7) on SO_PEERCRED, socket(7) on SO_PEERGROUPS, pidfd_open(2),
+cgroups(7).
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import select
+import socket
+from typing import NamedTuple
+
+from privsep._wire.descriptors import peer_credentials
+
+_SO_PEERGROUPS = 59
+_SO_PEERPIDFD = 77
+_MOST_BYTES = 1024  # as much as Python asks for: 256 groups
+
+
+class Admission(NamedTuple):
+    """Whom the administrator lets connect, beside root.
+
+    One that fits is enough.  The daemon's own user is never let in: processes of one
+    user can stop each other and change each other's limits.
+    """
+
+    users: frozenset[int] = frozenset()
+    groups: frozenset[int] = frozenset()
+    units: frozenset[str] = frozenset()
+
+    def refusal(self, sock: socket.socket) -> str:
+        """Return why the peer that connected `sock` is not let in; "" if it is."""
+        peer = peer_credentials(sock)
+        if peer.uid == 0:
+            return ""
+        if peer.uid == os.geteuid():
+            return (
+                f"uid {peer.uid} is the daemon's own: processes of one user can stop "
+                "each other; give the daemon, or the service, a user of its own"
+            )
+        if peer.uid in self.users or self.groups.intersection(_groups(sock, peer.gid)):
+            return ""
+        unit = trouble = ""
+        if self.units:
+            try:
+                unit = _unit(sock, peer.pid)
+            except OSError as error:
+                trouble = f" (its unit cannot be told: {error.strerror})"
+        if unit in self.units:
+            return ""
+        of_unit = f" of {unit}" if unit else ""
+        return f"uid {peer.uid}, gid {peer.gid}{of_unit} may not connect{trouble}"
+
+
+def _groups(sock: socket.socket, gid: int) -> set[int]:
+    """Return the groups of the peer; of one with more than 256, the first alone."""
+    groups = array.array("I")
+    try:
+        text = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_BYTES)
+        groups.frombytes(text)
+    except OSError:
+        pass
+    return {gid, *groups}
+
+
+def _unit(sock: socket.socket, pid: int) -> str:
+    """Return the systemd unit of the process that connected.
+
+    Raises:
+        OSError: the kernel has no SO_PEERPIDFD (before Linux 6.5), or the process
+            has ended.
+
+    """
+    pidfd = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    try:
+        with open(f"/proc/{pid}/cgroup", "rb") as file:
+            text = file.read()
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if poll.poll(0):  # it has ended: the file may be another process's
+            raise ProcessLookupError(3, "it has ended")
+    finally:
+        os.close(pidfd)
+    return unit_of(text)
+
+
+def unit_of(cgroups: bytes) -> str:
+    """Return the unit that the text of /proc/PID/cgroup names; "" if none.
+
+    It is the first name on the way that is no slice: what stands below it, a unit's own
+    processes, or a user's, have made.
+    """
+    for line in cgroups.splitlines():
+        if line.startswith(b"0::/"):
+            for name in os.fsdecode(line[4:]).split("/"):
+                if not name.endswith(".slice"):
+                    return name if name.endswith((".service", ".scope")) else ""
+    return ""
