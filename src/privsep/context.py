@@ -407,11 +407,12 @@ class Context:
             from privsep._client import asynchronous  # noqa: PLC0415 - see _daemon
 
             client = self.client or self._new_client()
+            row = client.row_for(entry, args, kwargs)
             crosses = crossing()
             if crosses is None:
-                return await asynchronous.call(client, entry, args, kwargs)
+                return await asynchronous.call(client, row, args, kwargs)
             lowered = crosses.lower(args, kwargs)
-            return crosses.rebuild(await asynchronous.call(client, entry, *lowered))
+            return crosses.rebuild(await asynchronous.call(client, row, *lowered))
 
         return call
 

@@ -506,9 +506,8 @@ class AsyncStream(AsyncGenerator[object, object]):
             arguments = conversation.arguments()
             if arguments is None:
                 raise StopAsyncIteration
-            pool, exchange, frame = await _begin(
-                self._client, conversation.entry, *arguments
-            )
+            row = self._client.row_for(conversation.entry, *conversation.given)
+            pool, exchange, frame = await _begin(self._client, row, *arguments)
             self._exchange = exchange
             conversation.begin(pool, exchange.channel, exchange.deadline)
             return await self._run(conversation.take(frame))

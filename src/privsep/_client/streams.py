@@ -72,6 +72,7 @@ class Conversation:
         kwargs: dict[str, object],
         crossing: Crossing | None,
     ) -> None:
+        self.given = args, kwargs
         if crossing is not None:
             args, kwargs = crossing.lower(args, kwargs)
         self.entry = entry
@@ -296,9 +297,8 @@ class Stream(Generator[object, object, object]):
             arguments = conversation.arguments()
             if arguments is None:
                 raise StopIteration
-            pool, channel, deadline, frame = self._client.begin(
-                conversation.entry, *arguments
-            )
+            row = self._client.row_for(conversation.entry, *conversation.given)
+            pool, channel, deadline, frame = self._client.begin(row, *arguments)
             conversation.begin(pool, channel, deadline)
             return self._run(channel, conversation.take(frame))
         except Over as over:
