@@ -73,9 +73,8 @@ class Channel:
         self._context = context
         self.sock = sock
         self.fate = fate
-        self.max_message = context.max_message
         self._timer = timer = Timer(sock)
-        self._frames = Frames(sock, context.max_message, timer.renew, timer.renew)
+        self.frames = Frames(sock, context.max_message, timer.renew, timer.renew)
         self.encoder = Encoder(beside=True)
         self.fresh = True
 
@@ -111,7 +110,7 @@ class Channel:
             return self._receive(entry, deadline, why)
         event: _Event
         try:
-            event = self._frames.receive()
+            event = self.frames.receive()
             if event is not None and event[0] == Kind.RET:
                 self.usable = True
                 return decode(event[1])
@@ -148,7 +147,7 @@ class Channel:
             if self.encoder.something_beside:
                 self._send_beside(head, body)
             else:
-                self._frames.send_parts(head, body)
+                self.frames.send_parts(head, body)
         except NothingSent:
             raise self._why_nothing_sent(entry) from None
         except Declined as declined:
@@ -206,7 +205,7 @@ class Channel:
         while True:
             event: _Event
             try:
-                event = self._frames.receive()
+                event = self.frames.receive()
             except (OSError, FrameTooLarge) as error:
                 event = error
             if event is None or isinstance(event, (OSError, FrameTooLarge)):
@@ -231,7 +230,7 @@ class Channel:
     def send_to_stream(self, kind: int, body: bytes = b"") -> None:
         """Tell the worker how a stream goes on; if it is gone, `next_frame` says so."""
         try:
-            self._frames.send(kind, body)
+            self.frames.send(kind, body)
         except NothingSent:
             pass
         except OSError as error:
@@ -300,14 +299,14 @@ class Channel:
             elif event[0] == Kind.BYE:
                 raise NotStarted
             try:
-                event = self._frames.receive()
+                event = self.frames.receive()
             except (OSError, FrameTooLarge) as error:
                 event = error
 
     def _send_beside(self, head: bytes, body: bytes) -> None:
         encoder = self.encoder
         try:
-            self._frames.send_beside(head, body, encoder.files, encoder.segments)
+            self.frames.send_beside(head, body, encoder.files, encoder.segments)
         finally:
             encoder.clear()
 
@@ -323,7 +322,7 @@ class Channel:
         self, entry: Entry, kind: int, body: bytes | memoryview
     ) -> tuple[int, bytes | memoryview, Beside]:
         try:
-            return self._frames.receive_beside(kind, body)
+            return self.frames.receive_beside(kind, body)
         except (DescriptorsLost, FrameTooLarge) as error:
             self.usable = isinstance(error, DescriptorsLost)
             msg = f"the result of {entry.name}() cannot be received: {error}"

@@ -236,7 +236,7 @@ class _Stream:
         return self._generator.throw, self._thrown
 
     def _has_come(self) -> bool:
-        return self._frames.has_more() or bool(self._poll.poll(0))
+        return bool(self._frames.rest) or bool(self._poll.poll(0))
 
     def _read(self) -> int:
         """Read a frame, having seen that it may come now; return its kind."""
