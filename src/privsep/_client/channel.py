@@ -8,6 +8,7 @@ quarter of a call, this costs nothing.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -82,6 +83,10 @@ class Channel:
         """Return whether it is this process's: a forked child has it closed."""
         return self.sock.fileno() >= 0
 
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when a reply begins."""
+        return self.sock.fileno()
+
     def close(self) -> None:
         """Close it here; the worker sees the end and goes."""
         self.usable = False
@@ -106,6 +111,20 @@ class Channel:
 
         """
         why = self.begin(entry, args, kwargs, level, deadline, timeout)
+        return self.finish(entry, deadline, why)
+
+    def finish(
+        self,
+        entry: Entry,
+        deadline: float,
+        why: tuple[int, bytes | memoryview] | None = None,
+    ) -> object:
+        """Wait for the reply to the CALL that was begun; `why`: what `begin` returned.
+
+        Raises:
+            NotStarted, BaseException: as `call`.
+
+        """
         if why is not None:
             return self._receive(entry, deadline, why)
         event: _Event
@@ -276,7 +295,12 @@ class Channel:
         return "an argument"
 
     def _is_own(self, error: OSError) -> bool:
-        """Return whether the socket raised it, and not a signal's handler."""
+        """Return whether the socket raised it, and not a signal's handler.
+
+        That a descriptor is closed, of those to send, is the caller's mistake.
+        """
+        if error.errno == errno.EBADF:
+            return False
         if error.errno is not None or isinstance(error, Interrupted):
             return True
         return isinstance(error, TimeoutError) and not self._timer.of_kernel

@@ -11,12 +11,12 @@ import builtins
 import math
 import select
 from time import monotonic
-from typing import TYPE_CHECKING, cast
 
 from privsep import errors
 from privsep._wire.frames import COUNT, HEADER, FrameTooLarge, Interrupted, Kind
 from privsep._wire.values import LimitExceeded, Malformed, UnsupportedType, decode
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol, TypeAlias
@@ -50,7 +50,7 @@ def run(
     entry: Entry, args: list[object], kwargs: dict[str, object], channel: Channel
 ) -> object:
     """Run a generator function; see `privsep._daemon.serve.Run`."""
-    steps = cast("Steps", entry.function(*args, **kwargs))
+    steps: Steps = entry.function(*args, **kwargs)  # type: ignore[assignment]
     return run_generator(entry, steps, channel)
 
 

@@ -11,12 +11,14 @@ import array
 import io
 import socket
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
 
 from privsep._wire.descriptors import close_all
+from privsep._wire.typed import NamedTuple
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Final
 
 HEADER = struct.Struct("!IB")
 """Size of the body, kind of the frame."""
