@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 log = logging.getLogger("tested")
 context = privsep.Context("tested", capabilities=[], workers=1, timeout=120.0)
@@ -45,6 +45,17 @@ def echo(value: object) -> object:
 def add(account: Account, password: privsep.Secret[str], *, uid: int = 0) -> Account:
     assert password.reveal()
     account.name += str(uid)
+    return account
+
+
+@context.entrypoint
+def numbers(stop: int) -> Generator[int, None, str]:
+    yield from range(stop)
+    return "all"
+
+
+@context.entrypoint
+async def later(account: Account) -> Account:
     return account
 
 

@@ -45,31 +45,33 @@ def with_fatal(
             (fatal(entry, "during"), _dying_during),
             (fatal(entry, "after"), _dying_after),
         ):
-            rows[row.wire_name] = row._replace(function=wrap(entry.function, die))
+            rows[row.wire_name] = row._replace(function=wrap(entry, die))
     return rows
 
 
-def _dying_after(
-    function: Callable[..., object], die: Callable[[], object]
-) -> Callable[..., object]:
+def _dying_after(entry: Entry, die: Callable[[], object]) -> Callable[..., object]:
+    """Return a function that dies where that of `entry` returns.
+
+    A generator, and a coroutine, does before it has begun.
+    """
+
     def run(*args: object, **kwargs: object) -> object:
-        function(*args, **kwargs)
+        entry.function(*args, **kwargs)
         return die()
 
     return run
 
 
-def _dying_during(
-    function: Callable[..., object], die: Callable[[], object]
-) -> Callable[..., object]:
-    """Return `function`, which dies when its first line has run."""
+def _dying_during(entry: Entry, die: Callable[[], object]) -> Callable[..., object]:
+    """Return the function of `entry`, which dies when its first line has run."""
 
     def run(*args: object, **kwargs: object) -> object:
-        sys.settrace(_tracer(_code_of(function), die))
+        sys.settrace(_tracer(_code_of(entry.function), die))
         try:
-            return function(*args, **kwargs)
+            return entry.function(*args, **kwargs)
         finally:
-            sys.settrace(None)
+            if entry.run is None:  # else it has not begun
+                sys.settrace(None)
 
     return run
 
