@@ -428,6 +428,36 @@ def test_a_console_script_of_a_service_runs_rootwrap(place: Path) -> None:
     assert environments.finish(environments.begin("ours", *words)) == "hello\n"
 
 
+@needs_root
+def test_commands_of_several_threads_run_at_once_by_rootwraps_daemon(
+    place: Path,
+) -> None:
+    (place / "filters").mkdir()
+    (place / "filters" / "a.filters").write_text(
+        "[Filters]\ncat: CommandFilter, cat, root\ncp: CommandFilter, cp, root\n"
+    )
+    config = place / "rootwrap.conf"
+    config.write_text(f"[DEFAULT]\nfilters_path = {place}/filters\n")
+    os.mkfifo(place / "fifo")
+    (place / "file").write_text("met")
+    # Neither ends before the other has begun.  The daemon is a service's own script.
+    script = f"""
+import sys, threading
+from oslo_rootwrap.client import Client
+serve = "from oslo_rootwrap import cmd; cmd.daemon()"
+rootwrap = Client([sys.executable, "-c", serve, "{config}"])
+said = []
+reader = threading.Thread(
+    target=lambda: said.append(rootwrap.execute(["cat", "{place}/fifo"])))
+reader.start()
+print(rootwrap.execute(["cp", "{place}/file", "{place}/fifo"]))
+reader.join()
+print(said[0])
+"""
+    out = environments.finish(environments.begin("ours", "-c", script))
+    assert out == "(0, '', '')\n(0, 'met', '')\n"
+
+
 def _helper(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     program = Path(environments.python("ours")).with_name("privsep-helper")
     return subprocess.run(

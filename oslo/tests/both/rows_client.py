@@ -6,6 +6,7 @@ Run as root with the interpreter of either environment.
 import json
 import logging
 import os
+import select
 import signal
 import sys
 import tempfile
@@ -105,15 +106,20 @@ def main():
 
 
 def after_death(rootwrap):
-    """Kill the daemon, which is the parent of what it runs, and go on."""
-    parent = rootwrap.execute(["sh", "-c", "echo $PPID"])[1]
+    """Kill the daemon, wait until it and its children are dead, and go on."""
+    pid = int(rootwrap.execute(["sh", "-c", "echo $PPID"])[1])
     while True:
-        with open(f"/proc/{int(parent)}/cmdline") as file:
-            if "daemon" in file.read():
-                break
-        with open(f"/proc/{int(parent)}/stat") as file:
-            parent = file.read().rpartition(")")[2].split()[1]
-    os.kill(int(parent), signal.SIGKILL)
+        with open(f"/proc/{pid}/stat") as file:
+            parent = int(file.read().rpartition(")")[2].split()[1])
+        if parent == os.getpid():
+            break
+        pid = parent
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        held = [os.pidfd_open(int(each)) for each in (str(pid), *file.read().split())]
+    signal.pidfd_send_signal(held[0], signal.SIGKILL)
+    for each in held:
+        select.select([each], [], [])
+        os.close(each)
     return rootwrap.execute(["printf", "again"])
 
 
