@@ -247,6 +247,7 @@ def behaviour():
     row("timeout of an entrypoint", operations.sleep_briefly, 0.6)
     row("calls run at once", at_once)
     row("calls share a process", lambda: len({operations.identity() for _ in range(5)}))
+    row("a call to another context", operations.identity_of_another_context)
     row("status", status)
     row("client_mode is False: here", in_this_process)
     row("a second start", lambda: neutronlike.default.start(method()))
