@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from typing import TYPE_CHECKING
 
@@ -144,6 +145,30 @@ def test_an_answer_that_is_waited_for_has_no_body(daemon: Daemon) -> None:
     line = begin(daemon, "yield_files")
     line.send_frame(ATTACH, b"x")
     assert error_of(frames_until(line, ERR)[1])[0] == "Refused"
+    daemon.finish(line)
+
+
+@pytest.mark.parametrize("function", ["count_up", "yield_files"])
+def test_descriptors_that_come_in_a_stream_are_closed(
+    daemon: Daemon, function: str
+) -> None:
+    line = daemon.open_line()
+    with open("/dev/null", "rb") as file:
+        # A worker that was asked once takes descriptors with each ATTACH.
+        line.send_frame(ATTACH, b"")
+        assert line.receive_frame() == (ATTACH, b"")
+        body = call_body(daemon.name("echo"), pack(1))
+        whole = HEADER.pack(len(body), CALL) + body
+        socket.send_fds(line.channel, [whole], [file.fileno()])
+        assert error_of(frames_until(line, ERR)[1])[0] == "Refused"
+        line.send_frame(CALL, call_body(daemon.name(function), pack()))
+        assert line.receive_frame()[0] in (ITEM, ATTACH)
+        attach = HEADER.pack(0, ATTACH)
+        for _ in range(3):
+            socket.send_fds(line.channel, [attach], [file.fileno()] * 10)
+        kinds, body = frames_until(line, ERR)
+    assert error_of(body)[0] == "Refused"
+    assert kinds == ([ITEM] if function == "yield_files" else [])
     daemon.finish(line)
 
 

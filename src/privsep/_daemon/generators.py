@@ -246,6 +246,7 @@ class _Stream:
             raise _violation(error.kind) from None
         if frame is None:
             raise Interrupted
+        self._frames.drop_descriptors()
         kind, body = frame
         if kind == Kind.NEXT and len(body) == COUNT.size:
             (more,) = COUNT.unpack(body)

@@ -377,6 +377,12 @@ class Frames:
             raise DescriptorsLost("no room for its descriptors (RLIMIT_NOFILE)")
         return frame
 
+    def drop_descriptors(self) -> None:
+        """Close what came with an ATTACH that is no announcement."""
+        came, self._came = self._came, None
+        if came is not None:
+            close_all(came[0])
+
     def _receive_expecting(self, size: int, flags: int = 0) -> bytes:
         """Receive as the socket does, and keep what comes with an ATTACH."""
         if flags:
