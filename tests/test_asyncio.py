@@ -297,7 +297,8 @@ def test_calls_that_are_cancelled_disturb_no_others_and_leave_nothing(
             await asyncio.gather(*tasks, return_exceptions=True)
             # Workers retire meanwhile; no call must be lost with them.
             assert await asyncio.gather(*map(call, range(5))) == list(range(5))
-        assert len(os.listdir("/proc/self/fd")) <= before
+        # Of the two channels there may have been none at first.
+        assert len(os.listdir("/proc/self/fd")) <= before + 4
 
     run(main())
 
