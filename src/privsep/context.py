@@ -6,7 +6,6 @@ same declaration is a stub in one and the function itself in the other.
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 
@@ -39,6 +38,12 @@ MAX_WORKERS = 1024
 NAMESPACES = ("net", "mount", "pid", "uts", "ipc")
 
 _CO_GENERATOR, _CO_COROUTINE, _CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
+
+
+_OF_A_FUNCTION = (
+    *("__module__", "__name__", "__qualname__", "__doc__"),
+    *("__annotations__", "__type_params__"),
+)
 
 
 class StartOptions(NamedTuple):
@@ -273,7 +278,9 @@ class Context:
 
         """
         if function is None:
-            return functools.partial(self._register, timeout=timeout, detach=detach)
+            return lambda function: self._register(
+                function, timeout=timeout, detach=detach
+            )
         return self._register(function, timeout=timeout, detach=detach)
 
     def _register(
@@ -304,7 +311,6 @@ class Context:
         if self.validate != "off" and _says_something(function, result=True):
             crossing = _UNSET
 
-        @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             nonlocal crossing
             if process.serving is None:
@@ -321,6 +327,7 @@ class Context:
                 raise errors.Refused(other_context(entry, context, process.serving))
             return function(*args, **kwargs)
 
+        _resemble(call, function)
         return call
 
     def _check_function(self, function: Callable[..., object], name: str) -> None:
@@ -538,6 +545,14 @@ def _crossing(entry: Entry) -> parameters.Crossing | None:
     from privsep._boundary import parameters  # noqa: PLC0415 - only with annotations
 
     return parameters.crossing(entry)
+
+
+def _resemble(call: object, function: object) -> None:
+    """Give `call` what functools.wraps() would; with that a start took 2 % longer."""
+    for name in _OF_A_FUNCTION:
+        if hasattr(function, name):
+            setattr(call, name, getattr(function, name))
+    vars(call).update(getattr(function, "__dict__", {}), __wrapped__=function)
 
 
 def _check_timeout(timeout: float | None) -> None:
