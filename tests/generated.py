@@ -1,5 +1,7 @@
 """Contexts of which units and rules are generated: each asks for other things."""
 
+import subprocess
+
 import privsep
 
 plain = privsep.Context("plain", capabilities=[], timeout=5.0)
@@ -21,6 +23,16 @@ mighty = privsep.Context(
     "mighty",
     capabilities=["CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_NET_RAW", "CAP_SYS_PTRACE"],
 )
+boxed = privsep.Context(
+    "boxed",
+    capabilities=["CAP_DAC_OVERRIDE"],
+    sandbox=privsep.Sandbox(write=["/etc"], syscalls=["~@mount"]),
+)
+audited = privsep.Context(
+    "audited",
+    capabilities=[],
+    audit=privsep.Audit("/etc/audit.jsonl"),  # of its own /etc
+)
 private = privsep.Context(
     "private", capabilities=[], sandbox=privsep.Sandbox(private_tmp=True)
 )
@@ -32,6 +44,11 @@ def long() -> None: ...
 
 @writer.entrypoint
 def write() -> None: ...
+
+
+@boxed.entrypoint
+def run_program(*words: str) -> str:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 @network.entrypoint

@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from listening import Manager, manage, own_mounts, public_path
+from listening import Manager, make_etc, manage, own_mounts, public_path
 
 if TYPE_CHECKING:
     import pwd
@@ -97,6 +97,22 @@ def test_without_anything_each_method_has_its_remedy(
     assert answer.says("sudo", "no", f"{rule} service\\:network")
     assert "A call would not work." in answer.text
     assert "The call failed: context 'network' could not be started" in answer.text
+
+
+@needs_sudo
+def test_what_roots_file_says_is_looked_at(
+    examine: Callable[..., Answer], public_path: Path
+) -> None:
+    for number, (said, words) in enumerate(
+        (
+            ('users = ["root"]', "does not let uid "),
+            ("capabilities = []", "does not have CAP_NET_ADMIN"),
+            ("users = [", "root must mend that file"),
+        )
+    ):
+        etc = make_etc(public_path / str(number), "service:network", said)
+        answer = examine("service:network", before=own_mounts({"/etc": etc}))
+        assert answer.says("sudo rules", "no", words)
 
 
 @needs_sudo

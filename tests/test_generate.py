@@ -10,9 +10,9 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import generated
 import pytest
 from listening import Manager, manage, public_path
-from service import services
 
 if TYPE_CHECKING:
     import pwd
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["manage", "public_path"]
 
-CONTEXTS = ("plain", "network", "writer", "own_user", "mighty", "private")
+CONTEXTS = ("plain", "network", "writer", "own_user", "mighty", "private", "boxed")
 
 START_AND_CALL = """
     import json, sys, generated
@@ -183,7 +183,7 @@ def test_systemd_takes_the_units_and_finds_nothing_to_say(
 
 
 @needs("systemd-analyze")
-@pytest.mark.parametrize("name", ["plain", "network", "writer"])
+@pytest.mark.parametrize("name", ["plain", "network", "writer", "boxed"])
 def test_the_exposure_of_the_unit_is_at_most_two(
     units: Callable[[str], Path], name: str
 ) -> None:
@@ -273,29 +273,28 @@ def test_the_daemon_works_with_the_system_calls_that_its_unit_allows(
     public_path: Path,
     user_entry: pwd.struct_passwd,
 ) -> None:
-    text = files_of(generate("systemd", "network"))[_service("network")]
+    text = files_of(generate("systemd", "boxed"))[_service("boxed")]
     allowed = _expanded(options_of(text)["SystemCallFilter"].split())
     trace = public_path / "trace"
     trace.touch()
     os.chown(trace, user_entry.pw_uid, -1)
     before = [
         *("setpriv", f"--reuid={user_entry.pw_uid}", f"--regid={user_entry.pw_gid}"),
-        *("--clear-groups", "--no-new-privs", "--bounding-set=-all,+net_admin"),
-        *("--inh-caps=+net_admin", "--ambient-caps=+net_admin"),
+        *("--clear-groups", "--no-new-privs", "--bounding-set=-all,+dac_override"),
+        *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
         *(public_python.executable, "-I", "-c", _AS_SYSTEMD),
         *("/usr/bin/strace", "-D", "-f", "-qq", "-o", str(trace)),
     ]
-    manager = manage("service:network", before=before)
-    service = services["network"]
-    service.context.start("socket", path=manager.path)
+    manager = manage("generated:boxed", before=before)
+    generated.boxed.start("socket", path=manager.path)
     try:
-        assert service.run_program("/bin/echo", "output") == "output\n"
-        assert service.context.status().effective == 1 << 12
+        assert generated.run_program("/bin/echo", "output") == "output\n"
+        assert generated.boxed.status().effective == 1 << 1
     finally:
-        service.context.stop()
+        generated.boxed.stop()
     manager.end()
     used = set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE))
-    assert "capset" in used
+    assert {"capset", "seccomp", "landlock_restrict_self"} <= used
     # To trace is what the daemon attempts after the drop, and must not be able to.
     assert used - allowed <= {"ptrace"}
 

@@ -6,6 +6,7 @@ daemon says to its manager, and starts it again.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import trivial
 from forks import Child, in_child
 from hostile import PROMPTLY
 from listening import (
@@ -32,6 +34,7 @@ from observe import Fifo, Release, wait_for_rest
 from service import Service, services
 
 import privsep
+import scripts
 
 if TYPE_CHECKING:
     import pwd
@@ -40,6 +43,11 @@ if TYPE_CHECKING:
     from public_python import PublicPython
 
 __all__ = ["manage", "public_path"]
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0,
+    reason="needs root: a daemon does not let its own user in, and others it cannot be",
+)
 
 NET_ADMIN = 1 << 12
 OTHERS = 4_000_000_001  # a uid, a gid, that nobody has
@@ -106,6 +114,52 @@ def test_several_clients_of_several_users_share_one_daemon(
         service.context.stop()  # the other one's daemon stays
         client.stdin.close()
         assert client.stdout.readline() == "again\n"
+
+
+@pytest.mark.parametrize("library", ["gevent", "eventlet"])
+def test_a_client_that_is_monkey_patched_connects(
+    manage: Callable[..., Manager], library: str
+) -> None:
+    patch = {
+        "gevent": "from gevent import monkey; monkey.patch_all()",
+        "eventlet": "import eventlet; eventlet.monkey_patch()",
+    }
+    script = f"""
+        {patch[library]}
+        import sys, service
+        plain = service.services["plain"]
+        plain.context.start("socket", path=sys.argv[1])
+        print(plain.echo("value"))
+        plain.context.stop()
+    """
+    manager = manage("service:plain")
+    variables = {"EVENTLET_HUB": "poll", "PYTHONWARNINGS": "ignore"}
+    assert scripts.run(script, manager.path, variables=variables) == ["value"]
+
+
+def test_a_daemon_that_listens_loads_neither_the_command_line_nor_the_client(
+    manage: Callable[..., Manager],
+) -> None:
+    trivial.context.start("socket", path=manage("trivial:context").path)
+    try:
+        loaded = trivial.loaded_modules()
+    finally:
+        trivial.context.stop()
+    unwanted = {"argparse", "logging", "privsep.cli", "privsep._client", "tomllib"}
+    assert not unwanted.intersection(loaded)
+
+
+def test_who_is_not_let_in_is_in_the_audit(
+    manage: Callable[..., Manager],
+) -> None:
+    manager = manage("generated:audited")
+    file = Path(manager.path).parent / "etc" / "audit.jsonl"
+    greeting_of(manager.path, OTHERS, OTHERS)
+    manager.end()
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    (refused,) = [record for record in records if record["event"] == "refused"]
+    assert refused["peer"]["uid"] == OTHERS
+    assert refused["reason"] == f"uid {OTHERS}, gid {OTHERS} may not connect"
 
 
 def test_a_daemon_without_clients_stays(manage: Callable[..., Manager]) -> None:
@@ -448,10 +502,15 @@ def test_a_daemon_listens_at_a_path_in_the_place_of_one_that_has_ended(
         earlier.bind(str(path))
     before = path.stat().st_ino
     command = [public_python.command, "serve", "--listen", str(path), "service:plain"]
-    daemon = subprocess.Popen(command)
+    notify = public_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+        notices.settimeout(PROMPTLY)
+        notices.bind(str(notify))
+        daemon = subprocess.Popen(command, env={"NOTIFY_SOCKET": str(notify)})
+        said = notices.recv(4096)
     try:
-        while path.stat().st_ino == before:
-            assert daemon.poll() is None
+        assert said == b"READY=1"
+        assert path.stat().st_ino != before
         service = services["plain"]
         service.context.start("socket", path=str(path), deadline=PROMPTLY)
         assert service.context.status().pid == daemon.pid
@@ -459,7 +518,7 @@ def test_a_daemon_listens_at_a_path_in_the_place_of_one_that_has_ended(
     finally:
         daemon.terminate()
         daemon.wait(PROMPTLY)
-    assert os.listdir(public_path) == ["daemon.sock"]
+    assert {*os.listdir(public_path)} == {"daemon.sock", "notify"}
 
 
 AUTO = """
@@ -550,6 +609,7 @@ def test_a_socket_of_another_kind_is_refused(
             capture_output=True,
             text=True,
             check=False,
+            timeout=PROMPTLY,
         )
     assert done.returncode == 1
     assert "ListenSequentialPacket=" in done.stderr

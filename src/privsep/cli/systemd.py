@@ -171,7 +171,11 @@ def _identity(context: Context) -> Iterator[Option]:
         because += f" ({', '.join(at_start)} until its sandbox is made)"
     yield Option("CapabilityBoundingSet", held, because)
     if held:
-        yield Option("AmbientCapabilities", held, "How it has them without being root")
+        inherits = context.sandbox is not None and context.sandbox.inherit_capabilities
+        because = "How it has them without being root"
+        if not inherits:
+            because += "; programs that it runs have none (inherit_capabilities=)"
+        yield Option("AmbientCapabilities", held, because)
     yield Option("NoNewPrivileges", "yes", "Nothing that it runs gains any by setuid")
 
 
