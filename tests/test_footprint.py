@@ -85,7 +85,7 @@ def _loaded(daemon: Daemon) -> list[str]:
 
 
 @pytest.mark.xfail(
-    strict=True, reason="121 modules: 33 of privsep, 13 for typing, 10 for site"
+    strict=True, reason="109 modules: 34 of privsep, 10 for site, 7 of msgpack"
 )
 def test_a_trivial_daemon_loads_few_modules(daemon: Daemon) -> None:
     modules = _loaded(daemon)
@@ -96,7 +96,9 @@ def test_a_trivial_daemon_loads_few_modules(daemon: Daemon) -> None:
 
 
 @pytest.mark.xfail(
-    strict=True, reason="13.1 MiB: typing takes 0.9, site 0.3 to 0.8; bare it is 8.3"
+    sys.version_info >= (3, 12),
+    strict=True,
+    reason="12.5 MiB on 3.12, 12.3 on 3.13, which are larger themselves; 11.8 on 3.11",
 )
 def test_a_trivial_daemon_takes_little_memory(daemon: Daemon) -> None:
     fields = {

@@ -113,6 +113,47 @@ def test_the_hand_written_client_is_understood(daemon: Daemon, sent: Sent) -> No
     daemon.check_unharmed()
 
 
+_ATTACH_FRAME = HEADER.pack(0, ATTACH)
+
+
+def test_what_was_announced_once_comes_with_its_announcement(
+    daemon: Daemon, sent: Sent
+) -> None:
+    """A client saves a round trip."""
+    line = daemon.open_line()
+    attach(line)
+    body = call_body(daemon.name("count_arguments"), pack(bare(0)))
+    send_with(line, body, sent.numbers)
+    assert read_answer(line).result == 1
+    frame = _ATTACH_FRAME + HEADER.pack(len(body), CALL) + body
+    for _ in range(3):
+        socket.send_fds(line.channel, [frame], sent.numbers)
+        assert read_answer(line).result == 1
+    attach(line)
+    send_with(line, body, sent.numbers)
+    assert read_answer(line).result == 1
+    sent.wait_until_closed()
+    daemon.check_unharmed()
+
+
+@pytest.mark.parametrize("arguments", [pack(), pack(bare(1)), b"", b"\xc1"])
+@pytest.mark.parametrize("announced", [b"", _ATTACH_FRAME, _ATTACH_FRAME[:3]])
+def test_what_comes_unasked_and_is_not_claimed_is_closed(
+    daemon: Daemon, sent: Sent, announced: bytes, arguments: bytes
+) -> None:
+    line = daemon.open_line()
+    attach(line)
+    body = call_body(daemon.name("count_arguments"), pack())
+    send_with(line, body, [])
+    assert read_answer(line).result == 0
+    body = call_body(daemon.name("echo"), arguments)
+    frame = announced + HEADER.pack(len(body), CALL) + body
+    socket.send_fds(line.channel, [frame], sent.numbers)
+    sent.wait_until_closed()
+    line.close()
+    daemon.check_unharmed()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

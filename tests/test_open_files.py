@@ -244,6 +244,17 @@ def test_a_closed_file_does_not_cross(service: Files) -> None:
     assert service.echo(1) == 1
 
 
+def test_files_cross_with_large_bytes_on_a_channel_that_knows_them(
+    service: Files,
+) -> None:
+    large = bytes(2 << 20)
+    with privsep.Fd(os.dup(0)) as file:
+        for value in ([file], [file, large], [file], [large], [file, large]):
+            back = service.echo(value)
+            assert [type(each) for each in back] == [type(each) for each in value]
+            assert back[-1] == large or back[-1].fileno() >= 0
+
+
 def test_a_descriptor_that_is_closed_is_an_error_at_once(service: Files) -> None:
     """Where `Fd` does not know of it; and of the call nothing is sent."""
     number = os.dup2(0, 200)  # which nothing takes that is opened meanwhile

@@ -26,6 +26,7 @@ from wrapping import BAD_POLICY, NO_COMMAND, NO_EXECUTABLE, NOT_ALLOWED, Wrapped
 
 import privsep
 import scripts
+from privsep._client.pending import NotStarted, PendingCall
 from privsep._daemon.idle import Idleness
 from privsep._daemon.slots import Slots
 from privsep.rootwrap import Client, Process
@@ -366,8 +367,9 @@ def test_a_command_of_another_user_is_that_user(client: Client) -> None:
 
 def test_a_kill_is_sent(own: Shared) -> None:
     client = own.client
-    with client.popen(["nap", "1000"]) as process:
-        pid = _child_of_a_worker("nap 1000")
+    seconds = str(1000 + os.getpid())  # nobody else's
+    with client.popen(["nap", seconds]) as process:
+        pid = _child_of_a_worker(f"nap {seconds}")
         assert client.execute(["kill", "-15", str(pid)]).returncode == NOT_ALLOWED
         assert client.execute(["kill", "-9", str(pid)]) == (0, "", "")
         assert process.wait() == -signal.SIGKILL
@@ -717,6 +719,28 @@ def test_a_command_that_was_not_begun_is_begun_by_the_next_daemon(own: Shared) -
         for pid in (daemon, *workers):
             _wait_for_end(pid)
         daemon = _daemon_of(own.client)
+
+
+def test_a_command_that_its_worker_did_not_begin_goes_to_another(
+    own: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that retires says so, where it has read no whole call."""
+    retired: list[PendingCall] = []
+    result = PendingCall.result
+
+    def retire_once(call: PendingCall) -> object:
+        if retired:
+            return result(call)
+        retired.append(call)
+        call.abandon()
+        raise NotStarted
+
+    monkeypatch.setattr(PendingCall, "result", retire_once)
+    assert own.client.execute(["cat"], "x") == (0, "x", "")
+    retired.clear()
+    assert asyncio.run(own.client.aexecute(["cat"], "x")) == (0, "x", "")
+    retired.clear()
+    assert own.client.popen(["other"]).wait() == NOT_ALLOWED
 
 
 def test_an_idle_daemon_ends_and_is_started_again(tmp_path: Path) -> None:

@@ -971,7 +971,7 @@ def _linked_rules(field: Field, path: Path) -> None:
 
 def _open_directory(field: Field, path: Path) -> None:
     path.write_text("")
-    path.parent.chmod(0o777)
+    path.parent.chmod(0o775)
 
 
 def _directory_of_rules(field: Field, path: Path) -> None:
@@ -984,7 +984,7 @@ def _directory_of_rules(field: Field, path: Path) -> None:
         (_own_rules, "belongs to uid {uid}"),
         (_open_rules, "mode 0666"),
         (_linked_rules, "belongs to uid {uid}"),
-        (_open_directory, "mode 0777"),
+        (_open_directory, "mode 0775"),
         (_directory_of_rules, "it is a directory"),
     ],
 )
@@ -1118,6 +1118,26 @@ def test_signals_during_the_start_are_not_the_users_to_send(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGCONT)
         field.outcome(process, ours)
+
+
+def test_the_deadline_holds_where_the_helper_leaves_signals_blocked(
+    field: Field, rules_file: Path
+) -> None:
+    """As sudo does not; the daemon waits for a path that nobody says."""
+    rules_file.write_text("deadline = 0.5\n")
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [field.python.launcher, field.name],
+        stdin=reader,
+        env={"SUDO_UID": "0", "SUDO_GID": "0"},
+        preexec_fn=_block_all,  # noqa: PLW1509 - there is one thread
+    )
+    os.close(reader)
+    try:
+        assert process.wait(HANGS) == -signal.SIGALRM
+    finally:
+        process.kill()
+        os.close(writer)
 
 
 # -- the socket by its path --------------------------------------------------------

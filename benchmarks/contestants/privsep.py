@@ -1,5 +1,6 @@
 """Ours, from this repository."""
 
+from functools import partial
 from typing import Literal
 
 from benchmarks.contestants import lockdown
@@ -82,7 +83,7 @@ def echo_threads() -> Round:
     return throughput(lambda: echo(1), WORKERS)
 
 
-def first_call(method: Literal["fork", "exec", "sudo"]) -> Round:
+def first_call(method: Literal["fork", "exec"]) -> Round:
     """Start the daemon and make its first call."""
     return first_use(lambda: processes.start(method), lambda: echo(1), processes.stop)
 
@@ -106,9 +107,12 @@ def fork_script() -> Round:
 
 
 def sudo() -> Round:
-    """Start the daemon through sudo and make its first call."""
+    """Start the least daemon through sudo and make its first call."""
+    from benchmarks.contestants import privsep_least as least
+
     need_sudo()
-    return first_call("sudo")
+    start = partial(least.context.start, "sudo")
+    return first_use(start, lambda: least.echo(1), least.context.stop)
 
 
 if __name__ == "__main__":

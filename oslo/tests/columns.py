@@ -14,6 +14,7 @@ PROGRAMS = {
     "fork": ("rows_privsep.py", "fork"),
     "rootwrap": ("rows_privsep.py", "rootwrap"),
     "filters": ("rows_rootwrap.py",),
+    "client": ("rows_client.py",),
 }
 
 #: Rows that differ, and why ours is better.  "…" stands for any text at the end.
@@ -60,6 +61,10 @@ BETTER = {
     "match_filter: nice -n 5 nothing": "the exception says why",
     "match_filter: ": "the exception says why",
     "start_subprocess: not allowed": "the exception says why",
+    "execute: nothing": "99, where oslo.rootwrap 7.10 fails to say so",
+    "execute: missing": "96, where oslo.rootwrap 7.10 fails to say so",
+    "execute: nice -n 5 nothing": "99, where oslo.rootwrap 7.10 fails to say so",
+    "execute: no such config": "the exception says why",
 }
 
 

@@ -52,7 +52,8 @@ def run(script: str, *files: object, before: str = "") -> Any:
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory in which nobody else can write, and all above it."""
-    with tempfile.TemporaryDirectory(dir="/var/lib") as name:
+    above = "/var/lib" if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(dir=above) as name:
         os.chmod(name, 0o755)  # noqa: S103 - others read there
         yield Path(name)
 
@@ -124,7 +125,9 @@ print(json.dumps([mine, os.read(reader, 10).decode(), ended]))
 def test_the_daemon_loads_nothing_of_oslo_unless_the_context_does(
     configuration: Path,
 ) -> None:
-    configuration.write_text("[DEFAULT]\ndebug = true\n[neutronlike]\nuser = root\n")
+    configuration.write_text(
+        "[DEFAULT]\ndebug = true\n[neutronlike]\nthread_pool_size = 3\n"
+    )
     said = run(
         """
 first = [m for m in light.loaded("oslo_") if not m.startswith("oslo_privsep")]
@@ -224,6 +227,37 @@ print(json.dumps([child, umask, len(warned), bounds[0].split()[1]]))
     assert (effective, no_new) == (bounding, "0")
     assert umask == ["0000"]
     assert warned == 1
+
+
+@needs_root
+def test_a_daemon_whose_umask_is_0_leaves_no_bytecode_that_others_could_write(
+    place: Path,
+) -> None:
+    (place / "just_imported.py").write_text("")
+    run(
+        f"""
+operations.evaluate("sys.path.append({str(place)!r})")
+operations.evaluate("__import__('just_imported') is None")
+print(json.dumps(None))
+"""
+    )
+    assert [each.name for each in place.iterdir()] == ["just_imported.py"]
+
+
+@needs_root
+@pytest.mark.parametrize("loads", ["operations.echo(1)", "light.loaded('x')"])
+def test_no_line_of_a_file_that_only_root_reads_gets_out(
+    configuration: Path, loads: str
+) -> None:
+    configuration.write_text("[other]\nvery secret\n[neutronlike]\nuser = root\n")
+    configuration.chmod(0o600)
+    text = f"{_BEGIN}\ncfg.CONF([])\n{loads}\noperations.option('neutronlike', 'user')"
+    text = text.replace("cfg.CONF([word", "dict(x=[word", 1)
+    client = environments.begin("ours", "-c", text, str(configuration))
+    said, trouble = client.communicate()
+    assert client.returncode == 1
+    assert "cannot read" in trouble
+    assert "secret" not in said + trouble
 
 
 @needs_root
@@ -375,9 +409,9 @@ def test_the_generator_of_configuration_knows_the_options() -> None:
     sample = environments.finish(environments.begin("ours", *words))
     assert "[privsep]" in sample
     for name in ("user", "group", "capabilities", "thread_pool_size", "helper_command"):
-        assert f"#{name} =" in sample
+        assert f"\n#{name} =" in sample
     for name in ("logger_name", "log_daemon_traceback", "hardening", "worker_type"):
-        assert f"#{name} =" in sample
+        assert f"\n#{name} =" in sample
 
 
 @needs_root
@@ -392,6 +426,36 @@ def test_a_console_script_of_a_service_runs_rootwrap(place: Path) -> None:
     script = "from oslo_rootwrap.cmd import main; main()"
     words = ("-c", script, str(config), "echo", "hello")
     assert environments.finish(environments.begin("ours", *words)) == "hello\n"
+
+
+@needs_root
+def test_commands_of_several_threads_run_at_once_by_rootwraps_daemon(
+    place: Path,
+) -> None:
+    (place / "filters").mkdir()
+    (place / "filters" / "a.filters").write_text(
+        "[Filters]\ncat: CommandFilter, cat, root\ncp: CommandFilter, cp, root\n"
+    )
+    config = place / "rootwrap.conf"
+    config.write_text(f"[DEFAULT]\nfilters_path = {place}/filters\n")
+    os.mkfifo(place / "fifo")
+    (place / "file").write_text("met")
+    # Neither ends before the other has begun.  The daemon is a service's own script.
+    script = f"""
+import sys, threading
+from oslo_rootwrap.client import Client
+serve = "from oslo_rootwrap import cmd; cmd.daemon()"
+rootwrap = Client([sys.executable, "-c", serve, "{config}"])
+said = []
+reader = threading.Thread(
+    target=lambda: said.append(rootwrap.execute(["cat", "{place}/fifo"])))
+reader.start()
+print(rootwrap.execute(["cp", "{place}/file", "{place}/fifo"]))
+reader.join()
+print(said[0])
+"""
+    out = environments.finish(environments.begin("ours", "-c", script))
+    assert out == "(0, '', '')\n(0, 'met', '')\n"
 
 
 def _helper(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:

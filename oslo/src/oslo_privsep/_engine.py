@@ -9,6 +9,7 @@ import importlib
 import math
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING, cast
 
 import privsep
@@ -16,7 +17,7 @@ from oslo_privsep import _settings, _values, daemon
 from oslo_privsep._settings import Settings
 from oslo_privsep.priv_context import is_below
 from privsep._wire.frames import call_head
-from privsep.context import MEMORY, Entry
+from privsep.context import MAX_WORKERS, MEMORY, Entry
 
 if TYPE_CHECKING:
     import logging
@@ -76,6 +77,7 @@ class Engine(privsep.Context):
             _name_process_in_records(str(self.owner))
         if not self._strict:
             os.umask(0)
+            sys.dont_write_bytecode = True  # or anybody could write where it lies
             signal.signal(signal.SIGINT, signal.default_int_handler)  # children have it
             _settings.say(
                 f"{self.owner}: hardening is compatible: programs that this daemon "
@@ -221,6 +223,8 @@ def in_client(context: PrivContext, *, forks: bool) -> Engine:
     """Return the engine of `context` with what its options say now."""
     conf = context.conf
     settings = Settings(*(conf[name] for name in Settings._fields))
+    workers = min(settings.thread_pool_size, MAX_WORKERS)
+    settings = settings._replace(thread_pool_size=workers)
     engine = Engine(context, settings, os.environ, forks=forks)
     engine.logger = daemon.logger_of(context).name
     return engine

@@ -6,6 +6,7 @@ user can reach; what connects there is the daemon's end of the control socket.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
@@ -13,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -73,6 +75,8 @@ def _run(engine: Engine, words: list[str], listener: socket.socket) -> Launched:
         pid = peer_credentials(control).pid
         launched = Launched(control, stderr, ChildProcess(pid))
     except BaseException:
+        with contextlib.suppress(PermissionError):  # root's: its starter has gone now
+            helper.kill()
         _log_words(engine, stderr)
         stderr.close()
         raise
@@ -88,7 +92,7 @@ def _reap(helper: subprocess.Popen[bytes]) -> None:
     try:
         helper.wait(_GRACE)
     except subprocess.TimeoutExpired:  # a command that stays; it ends with its child
-        helper.returncode = 0
+        threading.Thread(target=helper.wait, name="privsep helper", daemon=True).start()
 
 
 def _accept(

@@ -12,6 +12,8 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from oslo_privsep import capabilities
+from privsep.context import MAX_WORKERS
+from privsep.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 LOGGER = "oslo_privsep.daemon"
 CONFIG = "oslo_config.cfg"  #: the module
-MOST_WORKERS = 1024
 
 
 class Declared(NamedTuple):
@@ -169,13 +170,22 @@ def options() -> Sequence[cfg.Opt]:
 
 def processors() -> int:
     """Return how many calls run at once by default."""
-    return min(os.cpu_count() or 1, MOST_WORKERS)
+    return min(os.cpu_count() or 1, MAX_WORKERS)
 
 
 def load_files(paths: Sequence[str]) -> None:
-    """Have oslo.config, which is loaded, know the options, and the files at `paths`."""
+    """Have oslo.config, which is loaded, know the options, and the files at `paths`.
+
+    Raises:
+        StartError: it cannot read them; the message does not hold what is in them.
+
+    """
     from oslo_config import cfg  # noqa: PLC0415 - not in every daemon
 
     register_all()
     conf: Any = cfg.CONF
-    conf([], project="privsep", default_config_files=list(paths))
+    try:
+        conf([], project="privsep", default_config_files=list(paths))
+    except Exception as error:  # noqa: BLE001 - its text may hold a line of the file
+        msg = f"oslo.config cannot read the files ({type(error).__name__})"
+        raise StartError(msg) from None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from oslo_privsep import _options
 from privsep._start import trust
 from privsep._start.trust import Untrusted
+from privsep.context import MAX_WORKERS
 from privsep.errors import StartError
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _settings(found: Mapping[str, str], declared: _options.Declared) -> Settings
         found.get("user"),
         found.get("group"),
         declared.capabilities if names is None else _capabilities(names),
-        min(count, _options.MOST_WORKERS),
+        min(count, MAX_WORKERS),
         _one_of("hardening", found, ("compatible", "strict")),
         _one_of("worker_type", found, ("thread", "process")),
     )

@@ -62,5 +62,7 @@ def _send(child: int, number: int) -> None:
 
 
 def daemon() -> NoReturn:
-    """Serve commands by the configuration file in ``sys.argv``; see `client`."""
-    sys.exit(f"{sys.argv[0]}: the daemon mode is not there yet")
+    """Serve commands by the configuration file in ``sys.argv``, for a `client`."""
+    from privsep.rootwrap import daemon as server  # noqa: PLC0415 - not for one command
+
+    server.main()

@@ -54,7 +54,7 @@ class Listener:
 
     def open(self, missing: list[object]) -> None:
         """Say that connections are taken; `missing` goes to each client with READY."""
-        self._ready = Encoder().encode([Reply.READY.value, missing])
+        self._ready = Encoder().encode([Reply.READY, missing])
         self.manager.tell(READY)
 
     def accept(self) -> socket.socket | None:
@@ -90,7 +90,7 @@ class Listener:
     def turn_away(sock: socket.socket, reason: str) -> None:
         """Say why not, and let go of the connection."""
         with sock:
-            reply = [Reply.FAILED.value, reason[: REPLY_SIZE // 3], ""]
+            reply = [Reply.FAILED, reason[: REPLY_SIZE // 3], ""]
             _send(sock, Encoder().encode(reply))
 
     def reload(self) -> None:

@@ -66,7 +66,7 @@ def run(
             _refuse_clients_uid(loaded.ids.uid, peer_credentials(control).uid)
         locked = _lock_down(loaded, drop=drop)
         starter.outlive(control)
-        control.send(Encoder().encode([Reply.READY.value, locked.missing]))
+        control.send(Encoder().encode([Reply.READY, locked.missing]))
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
         fail(control, error)
 
@@ -253,7 +253,7 @@ def fail(control: socket.socket, error: BaseException) -> NoReturn:
     """Send the reason to the starter, and end."""
     message, text = _words(error)
     half = REPLY_SIZE // 3
-    reply = [Reply.FAILED.value, message[:half], text[-half:]]
+    reply = [Reply.FAILED, message[:half], text[-half:]]
     try:
         control.send(Encoder().encode(reply))
     except OSError as trouble:

@@ -6,14 +6,16 @@ many as belong to it, and each is a connected AF_UNIX socket that the sender mad
 
 from __future__ import annotations
 
-import socket
-
 from privsep._wire import descriptors
 from privsep._wire.control import CHANNEL_DESCRIPTORS, HELLO, LOG_DESCRIPTORS, REQUEST
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
+    import socket
+
     from privsep._wire.descriptors import Credentials, Datagram
+else:
+    import _socket as socket  # without enum and selectors: 4 ms
 
 _KINDS = {
     HELLO: (socket.SOCK_SEQPACKET,) * LOG_DESCRIPTORS,

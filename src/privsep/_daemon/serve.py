@@ -97,7 +97,7 @@ class Service:
 
     def serve(self, sock: socket.socket, slot: Slot) -> None:
         """Answer calls on `sock` until it closes or the slot says to retire."""
-        frames = Frames(sock, self._max_message, slot.begin_reading)
+        frames = Frames(sock, self._max_message, slot.begin_reading, expects=True)
         self.logging.use_frames(frames)
         try:
             self._serve_calls(frames, Encoder(beside=True), slot)

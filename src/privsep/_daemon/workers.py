@@ -7,13 +7,7 @@ daemon.  Both end when their channel does.
 
 from __future__ import annotations
 
-# signal.signal() makes an enum of what this one returns: 30 page faults, which a
-# process pays for that was just forked.
-import _signal  # type: ignore[import-not-found]  # it has no stubs
 import os
-import signal
-import socket
-import threading
 from time import monotonic
 
 from privsep._daemon.output import LogLine, OutputPipe
@@ -22,12 +16,19 @@ from privsep._wire import descriptors
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
+    import signal
+    import socket
     from collections.abc import Callable
     from typing import NoReturn
 
     from privsep._daemon.serve import Service
     from privsep._daemon.slots import Slot
     from privsep._wire.descriptors import Credentials
+else:
+    # Without enum and selectors: 4 ms; and signal.signal() makes an enum of what it
+    # returns: 30 page faults, which a process pays for that was just forked.
+    import _signal as signal
+    import _socket as socket
 
 
 class Job:
@@ -84,7 +85,9 @@ class ThreadWorker(Worker):
         self.pid = os.getpid()
         # The thread has a descriptor of its own: the supervisor shuts down and
         # closes its own one whenever it has to.
-        channel = job.channel.dup()
+        channel = socket.socket(fileno=os.dup(job.channel.fileno()))
+        import threading  # noqa: PLC0415 - for these workers only
+
         threading.Thread(
             target=self._run, args=(channel, service, slot), daemon=True
         ).start()
@@ -169,14 +172,15 @@ class ProcessWorker(Worker):
 
     def assign(self, job: Job) -> bool:
         """Hand `job` to this worker, which waits for it; return False if it is gone."""
-        given = [job.channel.fileno()]
+        handed = [job.channel.fileno()]
         if job.log is not None:
-            given.append(job.log.sock.fileno())
+            handed.append(job.log.sock.fileno())
         try:
-            with self._errand:
-                socket.send_fds(self._errand, [b"j"], given)
+            descriptors.send(self._errand, b"j", handed)
         except OSError:
             return False
+        finally:
+            self._errand.close()
         self.job = job
         self.born = monotonic()
         for output in self.outputs:
@@ -225,7 +229,7 @@ def _child(
         attributes.die_with(worker.supervisor)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGCHLD):
-            _signal.signal(number, _signal.SIG_DFL)
+            signal.signal(number, signal.SIG_DFL)
         for descriptor, output in enumerate(worker.outputs, start=1):
             os.dup2(output.writer, descriptor)
         close_others()
@@ -251,11 +255,10 @@ def _child(
 
 def _receive_job(errand: socket.socket) -> tuple[socket.socket, LogLine | None]:
     """Wait for a job; end this process if none comes, as the daemon ends."""
-    with errand:
-        # Not socket.recv_fds(), which leaves them to programs that the worker runs.
-        message = descriptors.receive(errand, 1, 2)
-    if not message.data:
+    came = descriptors.receive(errand, 1, 2)
+    errand.close()
+    if not came.data:
         os._exit(0)
-    channel, *logs = [socket.socket(fileno=each) for each in message.descriptors]
+    channel, *logs = [socket.socket(fileno=number) for number in came.descriptors]
     channel.settimeout(None)  # not socket.setdefaulttimeout()'s
     return channel, LogLine(logs[0]) if logs else None

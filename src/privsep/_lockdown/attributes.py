@@ -6,9 +6,14 @@ Runs in the privileged process.
 from __future__ import annotations
 
 import os
-import signal
 
 from privsep._lockdown import libc
+
+TYPE_CHECKING = False  # not typing's: that is 5 ms
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal  # without enum and selectors: 4 ms
 
 _PR_SET_PDEATHSIG = 1
 _PR_GET_DUMPABLE = 3

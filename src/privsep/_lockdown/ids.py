@@ -5,7 +5,6 @@ Runs in the privileged process.
 
 from __future__ import annotations
 
-import grp
 import os
 import pwd
 
@@ -79,6 +78,8 @@ def _set(change: Callable[..., None], *ids: object) -> None:
 def _gid(group: str | int) -> int:
     if isinstance(group, int):
         return group
+    import grp  # noqa: PLC0415 - few contexts name a group
+
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:

@@ -12,7 +12,6 @@ supervisor answers once, with a `Fate`, and closes.
 
 from __future__ import annotations
 
-import enum
 import struct
 
 from privsep._wire.typed import NamedTuple
@@ -31,7 +30,7 @@ KILL = b"K"
 _FATE = struct.Struct("!BiI")
 
 
-class Ending(enum.IntEnum):
+class Ending:
     """Why a worker, or a request for one, ended."""
 
     ENDED = 1  #: the worker is gone by itself, or killed as its client asked
@@ -62,14 +61,14 @@ class Fate(NamedTuple):
 FATE_SIZE = _FATE.size
 
 
-class Reply(enum.IntEnum):
+class Reply:
     """What the daemon's one datagram on the control socket says."""
 
     READY = 1  #: and Landlock's ABI, and what of the sandbox is not enforced
     FAILED = 2  #: and the message, the traceback
 
 
-class Log(enum.IntEnum):
+class Log:
     """What a datagram on the log line holds."""
 
     RECORD = 1  #: a logging record that belongs to no call

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import io
-import socket
 import struct
 
 from privsep._wire.descriptors import close_all
@@ -17,8 +16,11 @@ from privsep._wire.typed import NamedTuple
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from typing import Final
+else:
+    import _socket as socket  # without enum and selectors: 4 ms
 
 HEADER = struct.Struct("!IB")
 """Size of the body, kind of the frame."""
@@ -57,11 +59,16 @@ class Kind:
     RET: Final = 2  #: the result
     ERR: Final = 3  #: the exception
     LOG: Final = 4  #: a logging record of the running call
-    ATTACH: Final = 6  #: the next frame has descriptors; answered by the same
+    ATTACH: Final = 6
+    """The next frame has descriptors; answered by the same.  A worker that has answered
+    once needs no asking: there it comes with that frame, and the descriptors."""
     BYE: Final = 5  #: the worker retires; the CALL was not read, or not to its end
     SEGMENTS: Final = 13
     """Lengths of segments: once it is answered by the same, they come, and the frame
     that they belong to."""
+
+
+_ATTACH = HEADER.pack(0, Kind.ATTACH)
 
 
 class FrameTooLarge(ValueError):
@@ -108,7 +115,10 @@ class Frames:
     """Sends and receives frames on `sock`; for one thread at a time."""
 
     __slots__ = (
+        "_announced",
         "_begun",
+        "_came",
+        "_expects",
         "_recv",
         "_rest",
         "_resumed",
@@ -124,6 +134,8 @@ class Frames:
         max_body: int,
         begun: Callable[[], object] | None = None,
         resumed: Callable[[], object] | None = None,
+        *,
+        expects: bool = False,
     ) -> None:
         """Make them.
 
@@ -132,6 +144,9 @@ class Frames:
             max_body: the most bytes of a message, with all that comes beside it.
             begun: called when a part of a large message has come.
             resumed: called before more of a large message is sent.
+            expects: once descriptors were announced, take them with each frame,
+                which costs it a microsecond.  So a worker does, whose client
+                need not ask again.
 
         """
         self.sock = sock
@@ -140,8 +155,11 @@ class Frames:
         self._resumed = resumed
         self._taken = 0  #: bytes of a message that came before its frame
         self._send = sock.send
-        self._recv = sock.recv
+        self._recv: Callable[..., bytes] = sock.recv
         self._rest = b""
+        self._expects = expects
+        self._announced = False  #: the other end has answered ATTACH, and expects
+        self._came: tuple[list[int], bool] | None = None  #: with an ATTACH
 
     def send(self, kind: int, body: bytes = b"") -> None:
         """Send one frame.
@@ -189,7 +207,8 @@ class Frames:
         if segments:
             self._send_segments(segments)
         if files:
-            self._send_attached(head, body, files)
+            # The reader of segments takes no descriptors that it is not asked to.
+            self._send_attached(head, body, files, ask=bool(segments))
         else:
             self.send_parts(head, body)
 
@@ -203,14 +222,30 @@ class Frames:
             raise NothingSent
         self._send_rest(list(segments), 0)
 
-    def _send_attached(self, head: bytes, body: bytes, files: list[object]) -> None:
-        self.send(Kind.ATTACH)
-        if self.receive() != (Kind.ATTACH, b""):
-            raise NothingSent
+    def _send_attached(
+        self, head: bytes, body: bytes, files: list[object], *, ask: bool
+    ) -> None:
+        if self._announced and not ask:
+            head = _ATTACH + head
+        else:
+            self._announce()
         numbers = array.array("i", [file.fileno() for file in files])  # type: ignore[attr-defined]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
-        sent = self.sock.sendmsg((head, body), rights)  # there is room: all was read
+        try:
+            sent = self.sock.sendmsg((head, body), rights)  # there is room for them
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise NothingSent from error
         self._send_rest([memoryview(head), memoryview(body)], sent)
+
+    def _announce(self) -> None:
+        self.send(Kind.ATTACH)
+        try:
+            ready = self.receive() == (Kind.ATTACH, b"")
+        except ConnectionError as error:
+            raise NothingSent from error
+        if not ready:
+            raise NothingSent
+        self._announced = not self._expects
 
     def receive_beside(
         self, kind: int, body: bytes | memoryview
@@ -280,26 +315,50 @@ class Frames:
         self, descriptors: list[int]
     ) -> tuple[int, bytes | memoryview]:
         """Answer ATTACH; return the frame that follows, having added `descriptors`."""
-        self.send(Kind.ATTACH)
-        if self._begun is not None:
-            self._begun()
-        if not self._recv(1, socket.MSG_PEEK):  # eventlet's recvmsg() does not wait
-            raise Interrupted
-        self._rest, ancillary, flags, _ = self.sock.recvmsg(
-            _FIRST_READ, _CONTROL_SIZE, socket.MSG_CMSG_CLOEXEC
-        )
-        for level, kind, payload in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                descriptors += array.array("i", payload)
+        came, self._came = self._came, None
+        if came is None:
+            self.send(Kind.ATTACH)
+            if self._begun is not None:
+                self._begun()
+            if not self._recv(1, socket.MSG_PEEK):  # eventlet's recvmsg() does not wait
+                raise Interrupted
+            self._rest, found, lost = self._receive_with_descriptors(_FIRST_READ)
+            came = found, lost
+            if self._expects:
+                self._recv = self._receive_expecting
+        descriptors += came[0]
         try:
             frame = self._receive_more(self._rest)
         except BaseException:
             close_all(descriptors)
             raise
-        if flags & socket.MSG_CTRUNC:
+        if came[1]:
             close_all(descriptors)
             raise DescriptorsLost("no room for its descriptors (RLIMIT_NOFILE)")
         return frame
+
+    def _receive_expecting(self, size: int, flags: int = 0) -> bytes:
+        """Receive as the socket does, and keep what comes with an ATTACH."""
+        if flags:
+            return self.sock.recv(size, flags)
+        data, descriptors, lost = self._receive_with_descriptors(size)
+        if descriptors or lost:
+            if data.startswith(_ATTACH):
+                self._came = descriptors, lost
+            else:
+                close_all(descriptors)
+        return data
+
+    def _receive_with_descriptors(self, size: int) -> tuple[bytes, list[int], bool]:
+        """Return bytes, what came along, and whether some of that found no room."""
+        data, ancillary, flags, _ = self.sock.recvmsg(
+            size, _CONTROL_SIZE, socket.MSG_CMSG_CLOEXEC
+        )
+        descriptors: list[int] = []
+        for level, kind, payload in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                descriptors += array.array("i", payload)
+        return data, descriptors, bool(flags & socket.MSG_CTRUNC)
 
     def _send_rest(self, views: list[memoryview], sent: int) -> None:
         while True:
