@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from privsep._boundary import parameters
     from privsep._client.client import Client
     from privsep._daemon.serve import Run
-    from privsep._start.process import Launched
+    from privsep._start.process import Launched, Reached
     from privsep.audit import Audit
     from privsep.status import DaemonStatus
 
@@ -207,17 +207,17 @@ class Context:
     #: whether programs that the daemon runs are bound by its capabilities, too
     bounds_programs = True
 
-    def launch(self, options: StartOptions) -> tuple[Launched, str]:
-        """Start the daemon; return it when it is ready, and the method's name.
+    def launch(self, options: StartOptions) -> tuple[Launched | Reached, str]:
+        """Start or reach the daemon; return it when it is ready, and the method's name.
 
         Raises:
             StartError: it did not start.
             ValueError: no such method or namespace.
 
         """
-        from privsep._start.methods import launch  # noqa: PLC0415 - in the client only
+        from privsep._start.methods import reach  # noqa: PLC0415 - in the client only
 
-        return launch(self, options)
+        return reach(self, options)
 
     def may_import(self, module: str) -> bool:
         """Return whether a client may import `module` for an exception's class."""
