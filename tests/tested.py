@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import enum
 import logging
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 log = logging.getLogger("tested")
 context = privsep.Context("tested", capabilities=[], workers=1, timeout=120.0)
@@ -122,6 +123,28 @@ def steps_in_thread(path: Path) -> str:
 def append(path: Path, word: str) -> None:
     with path.open("a") as file:
         file.write(f"{word} ")
+
+
+@context.entrypoint
+def items(path: Path) -> Iterator[str]:
+    append(path, "first")
+    append(path, "second")
+    yield "item"
+
+
+@context.entrypoint
+async def later(path: Path) -> str:
+    append(path, "first")
+    await asyncio.sleep(0)
+    append(path, "second")
+    return "done"
+
+
+@context.entrypoint
+async def later_items(path: Path) -> AsyncIterator[str]:
+    append(path, "first")
+    append(path, "second")
+    yield "item"
 
 
 @context.entrypoint
