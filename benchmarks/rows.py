@@ -93,14 +93,19 @@ def oslo_privsep(operation: str) -> Contestant:
     return Contestant("oslo.privsep", "oslo_privsep", "oslo_privsep", operation)
 
 
+def drop_in(operation: str) -> Contestant:
+    """Name an operation of oslo.privsep, with ours in its place."""
+    return Contestant("privsep-oslo", "privsep_oslo", "oslo_privsep", operation)
+
+
 def rootwrap(label: str, operation: str) -> Contestant:
     """Name an operation of our rootwrap."""
     return Contestant(label, "privsep", "rootwrap", operation)
 
 
-def oslo_rootwrap(operation: str) -> Contestant:
+def oslo_rootwrap(operation: str, label: str = "oslo.rootwrap") -> Contestant:
     """Name an operation of oslo.rootwrap."""
-    return Contestant("oslo.rootwrap", "oslo_rootwrap", "oslo_rootwrap", operation)
+    return Contestant(label, "oslo_rootwrap", "oslo_rootwrap", operation)
 
 
 INTERPRETER = floor("python3 -I -S -c pass", "pass")
@@ -269,6 +274,51 @@ ROWS = (
         rounds=40,
     ),
     Row(
+        "oslo-echo",
+        "echo(1), one thread, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("echo"), drop_in("echo"), at_least=3),),
+        operations=100,
+        rounds=100,
+    ),
+    Row(
+        "oslo-echo-1-cpu",
+        "echo(1), both sides on one processor, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("echo"), drop_in("echo"), at_least=3),),
+        operations=100,
+        rounds=60,
+        processors=1,
+    ),
+    Row(
+        "oslo-echo-2-cpus",
+        "echo(1), a processor for each side, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("echo"), drop_in("echo"), at_least=3),),
+        operations=100,
+        rounds=60,
+        processors=2,
+    ),
+    Row(
+        "oslo-echo-threads",
+        "echo(1), four threads, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("echo-threads"), drop_in("echo-threads")),),
+        operations=400,
+        rounds=60,
+        rate=True,
+    ),
+    Row(
+        "oslo-fork",
+        "fork start and first call, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("fork"), drop_in("fork")),),
+        operations=1,
+        rounds=40,
+    ),
+    Row(
+        "oslo-sudo",
+        "sudo privsep-helper and first call, ours in place of oslo.privsep",
+        (Ratio(oslo_privsep("sudo"), drop_in("sudo"), at_least=3),),
+        operations=1,
+        rounds=20,
+    ),
+    Row(
         "lockdown",
         "giving up the rest for good, the proof and all",
         LOCKDOWN,
@@ -291,6 +341,40 @@ ROWS = (
         ),
         operations=1,
         rounds=60,
+    ),
+    Row(
+        "rootwrap-daemon",
+        "rootwrap's daemon runs true",
+        (
+            Ratio(
+                rootwrap("privsep-rootwrap-daemon", "daemon"),
+                floor("subprocess.run of true, with pipes", "true-with-pipes"),
+                at_most=1.25,
+            ),
+            Ratio(
+                oslo_rootwrap("daemon"), rootwrap("privsep-rootwrap-daemon", "daemon")
+            ),
+        ),
+        operations=20,
+        rounds=60,
+    ),
+    Row(
+        "rootwrap-daemon-threads",
+        "rootwrap's daemon runs true, one thread beside eight",
+        (
+            Ratio(
+                rootwrap("one thread", "daemon-1-thread"),
+                rootwrap("eight threads", "daemon-8-threads"),
+                at_least=1.6,
+            ),
+            Ratio(
+                oslo_rootwrap("daemon-1-thread", "oslo.rootwrap, one thread"),
+                oslo_rootwrap("daemon-8-threads", "oslo.rootwrap, eight threads"),
+            ),
+        ),
+        operations=80,
+        rounds=40,
+        rate=True,
     ),
     Row(
         "rootwrap-match",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _LAUNCHER_NAME = "privsep-daemon"
 _COMMAND_NAME = "privsep"
+_ROOTWRAP_NAME = "privsep-rootwrap-daemon"
 _LEFT_OUT = ("site-packages", "test", "config-*", "ensurepip", "idlelib", "tkinter")
 _SUDOERS = Path("/etc/sudoers.d")
 _DOAS_CONF = Path("/etc/doas.conf")
@@ -41,6 +42,7 @@ class PublicPython:
         self.executable = str(prefix / "bin" / "python3")
         self.launcher = str(prefix / "bin" / _LAUNCHER_NAME)
         self.command = str(prefix / "bin" / _COMMAND_NAME)
+        self.rootwrap_daemon = str(prefix / "bin" / _ROOTWRAP_NAME)
 
     def begin(
         self, script: str, *arguments: object, **options: Unpack[scripts.Options]
@@ -128,7 +130,7 @@ def _environment(prefix: Path, base: Path) -> PublicPython:
         dirs_exist_ok=True,
         ignore=shutil.ignore_patterns("__pycache__", ".*"),
     )
-    for command in (python.launcher, python.command):
+    for command in (python.launcher, python.command, python.rootwrap_daemon):
         script = Path(__file__).parent.parent / "scripts" / Path(command).name
         Path(command).write_text(script.read_text())
         Path(command).chmod(0o755)
@@ -169,13 +171,17 @@ def user_entry(unprivileged_user: str) -> pwd.struct_passwd:
 @pytest.fixture
 def sudoers_rule(
     unprivileged_user: str, public_python: PublicPython
-) -> Iterator[Callable[[str], None]]:
-    """A function that lets the user start one context's daemon through sudo."""
+) -> Iterator[Callable[[str | list[str]], None]]:
+    """A function that lets the user start one daemon through sudo.
+
+    Which is said by the variable of a context, or by the words of a command.
+    """
     _need("sudo", "visudo")
     file = _SUDOERS / unprivileged_user
 
-    def allow(variable: str) -> None:
-        command = f"{public_python.launcher} {variable}".replace(":", r"\:")
+    def allow(daemon: str | list[str]) -> None:
+        words = [public_python.launcher, daemon] if isinstance(daemon, str) else daemon
+        command = " ".join(words).replace(":", r"\:")
         rule = f"{unprivileged_user} ALL=(root) NOPASSWD: {command}\n"
         with tempfile.NamedTemporaryFile("w") as draft:
             draft.write(rule)

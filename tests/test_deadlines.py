@@ -8,7 +8,7 @@ import select
 import signal
 import threading
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 import pytest
@@ -520,5 +520,27 @@ def test_a_stopped_clients_short_call_after_long_ones_is_ended_by_the_supervisor
         time.sleep(gap)
         service.echo(1)
         service.short_hold(held.path, LONG)
+
+    _assert_killed_in_time(call, held)
+
+
+def test_a_look_at_another_calls_deadline_takes_the_place_of_none_that_was_asked_for(
+    start: Start, held: Fifo
+) -> None:
+    """It found the worker idle, before a call that relied on the look to come."""
+    service = start("brisk")
+
+    def call() -> None:
+        begun = monotonic()
+
+        def wait_until(seconds: float) -> None:
+            sleep(max(0.0, begun + seconds - monotonic()))
+
+        service.echo(1)  # asks for a look at 0.3
+        wait_until(0.12)
+        in_time(lambda: service.short_sleep(0.22))  # that sees its deadline, 0.42
+        service.echo(1)  # asks for a look at 0.64 or later
+        wait_until(0.5)  # at 0.42 it is idle
+        service.hold(held.path, LONG)
 
     _assert_killed_in_time(call, held)

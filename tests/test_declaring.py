@@ -347,7 +347,9 @@ def test_a_second_start_is_an_error_with_the_remedy(running: str) -> None:
 
 
 def test_an_unknown_start_method_names_all() -> None:
-    with pytest.raises(ValueError, match="there are: auto, fork, exec, sudo, userns"):
+    with pytest.raises(
+        ValueError, match="there are: auto, fork, exec, sudo, socket, userns"
+    ):
         _context().start("spawn")  # type: ignore[arg-type]
 
 

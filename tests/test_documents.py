@@ -95,7 +95,14 @@ _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/asyncio.md", "docs/reference.md", "docs/sudo.md"]
+    "name",
+    [
+        "README.md",
+        "docs/asyncio.md",
+        "docs/reference.md",
+        "docs/sudo.md",
+        "docs/systemd.md",
+    ],
 )
 def test_a_link_leads_to_a_page_and_to_a_heading_of_it(name: str) -> None:
     document = _ROOT / name

@@ -110,6 +110,5 @@ def test_a_trivial_daemon_loads_nothing_that_it_has_no_use_for(
     assert not _NEVER.intersection(_loaded(daemon))
 
 
-@pytest.mark.xfail(strict=True, reason="typing is imported for NamedTuple and overload")
 def test_a_trivial_daemon_loads_no_typing(daemon: Daemon) -> None:
     assert not {"typing", "re"}.intersection(_loaded(daemon))

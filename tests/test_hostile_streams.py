@@ -140,6 +140,13 @@ def test_credit_does_not_add_up_beyond_the_window(daemon: Daemon) -> None:
     daemon.finish(line)
 
 
+def test_an_answer_that_is_waited_for_has_no_body(daemon: Daemon) -> None:
+    line = begin(daemon, "yield_files")
+    line.send_frame(ATTACH, b"x")
+    assert error_of(frames_until(line, ERR)[1])[0] == "Refused"
+    daemon.finish(line)
+
+
 def test_two_requests_at_once_are_one_too_many(daemon: Daemon) -> None:
     line = begin(daemon, "yield_files")
     line.send_frame(THROW, thrown("KeyError"))

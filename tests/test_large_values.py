@@ -174,6 +174,15 @@ def test_a_large_bytearray_cannot_change_its_size_before_it_is_sent() -> None:
     value.append(1)
 
 
+def test_what_was_not_sent_does_not_go_with_the_next_call() -> None:
+    encoder = values.Encoder(beside=True)
+    encoder.encode_call((DATA,), {})
+    assert encoder.something_beside
+    encoder.encode_call((1,), {})
+    assert not encoder.something_beside
+    assert not encoder.segments
+
+
 _small = st.recursive(
     st.one_of(st.binary(max_size=20), st.integers(), st.binary().map(bytearray)),
     lambda inner: st.one_of(

@@ -244,6 +244,18 @@ def test_a_closed_file_does_not_cross(service: Files) -> None:
     assert service.echo(1) == 1
 
 
+def test_a_descriptor_that_is_closed_is_an_error_at_once(service: Files) -> None:
+    """Where `Fd` does not know of it; and of the call nothing is sent."""
+    number = os.dup2(0, 200)  # which nothing takes that is opened meanwhile
+    closed = privsep.Fd(number)
+    os.close(number)
+    for _ in range(2):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            service.echo(closed)
+    closed.detach()
+    assert service.echo(1) == 1
+
+
 def test_a_text_file_in_another_encoding_does_not_cross(
     service: Files, tmp_path: Path
 ) -> None:

@@ -185,16 +185,18 @@ def test_a_user_is_let_in_by_name_or_number_and_by_any_of_its_groups(
     user, uid, gid = user_entry.pw_name, user_entry.pw_uid, user_entry.pw_gid
     admission = f'users = ["{user}", {OTHERS}]\ngroups = ["{user}", {OTHERS + 1}]'
     path = manage("service:plain", admission).path
-    for expected, ids in (
-        (True, (uid, OTHERS)),
-        (True, (OTHERS, OTHERS)),
-        (True, (OTHERS - 1, gid)),
-        (True, (OTHERS - 1, OTHERS + 1)),
-        (True, (OTHERS - 1, OTHERS, [1, gid])),
-        (False, (OTHERS - 1, OTHERS)),
-        (False, (OTHERS + 1, OTHERS, [0, 1])),
+    nobody = OTHERS - 1
+    for expected, uid_of_peer, gid_of_peer, groups in (
+        (True, uid, OTHERS, []),
+        (True, OTHERS, OTHERS, []),
+        (True, nobody, gid, []),
+        (True, nobody, OTHERS + 1, []),
+        (True, nobody, OTHERS, [1, gid]),
+        (False, nobody, OTHERS, []),
+        (False, OTHERS + 1, OTHERS, [0, 1]),
     ):
-        assert (greeting_of(path, *ids) == "ready") == expected, ids
+        said = greeting_of(path, uid_of_peer, gid_of_peer, groups)
+        assert (said == "ready") == expected, (uid_of_peer, gid_of_peer, groups)
 
 
 OF_UNIT = {

@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -86,6 +86,27 @@ def test_what_crosses_in_a_real_daemon_crosses_and_nothing_else(
     with pytest.raises(LookupError, match="no luck") as caught:
         tested.fail("no luck")
     assert "in fail" in str(caught.value.__cause__)
+
+
+def test_streams_and_awaited_calls_run_and_are_on_record(daemon: Daemon) -> None:
+    assert list(tested.numbers(50)) == list(range(50))
+    assert asyncio.run(tested.later(Account("ann"))) == Account("ann")
+    assert asyncio.run(privsep.aio(tested.echo)(1)) == 1
+    assert daemon.calls == [
+        Call(tested.numbers, 50),
+        Call(tested.later, Account("ann")),
+        Call(tested.echo, 1),
+    ]
+
+
+@pytest.mark.parametrize("fault", ["before", "during", "after"])
+def test_a_daemon_dies_in_a_stream(begin: Begin, mode: Mode, fault: str) -> None:
+    daemon = begin(tested.context, mode)
+    tested.context.start("exec")
+    daemon.dies(**{fault: 1})
+    with pytest.raises(privsep.DaemonGone) if fault != "before" else nullcontext():
+        list(tested.numbers(50))
+    assert list(tested.numbers(50)) == list(range(50))
 
 
 def test_max_message_counts(begin: Begin, mode: Mode) -> None:
@@ -244,11 +265,14 @@ async def _all(items: AsyncIterator[str]) -> list[str]:
 
 
 _OTHER_KINDS: dict[str, tuple[Callable[..., Any], Callable[[Path], object]]] = {
-    "generator": (tested.items, lambda path: list(tested.items(path))),
-    "coroutine": (tested.later, lambda path: asyncio.run(tested.later(path))),
+    "generator": (tested.steps_yielded, lambda path: list(tested.steps_yielded(path))),
+    "coroutine": (
+        tested.steps_awaited,
+        lambda path: asyncio.run(tested.steps_awaited(path)),
+    ),
     "asynchronous generator": (
-        tested.later_items,
-        lambda path: asyncio.run(_all(tested.later_items(path))),
+        tested.steps_yielded_later,
+        lambda path: asyncio.run(_all(tested.steps_yielded_later(path))),
     ),
     "awaited": (
         tested.steps,

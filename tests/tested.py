@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 log = logging.getLogger("tested")
 context = privsep.Context("tested", capabilities=[], workers=1, timeout=120.0)
@@ -46,6 +46,17 @@ def echo(value: object) -> object:
 def add(account: Account, password: privsep.Secret[str], *, uid: int = 0) -> Account:
     assert password.reveal()
     account.name += str(uid)
+    return account
+
+
+@context.entrypoint
+def numbers(stop: int) -> Generator[int, None, str]:
+    yield from range(stop)
+    return "all"
+
+
+@context.entrypoint
+async def later(account: Account) -> Account:
     return account
 
 
@@ -126,14 +137,14 @@ def append(path: Path, word: str) -> None:
 
 
 @context.entrypoint
-def items(path: Path) -> Iterator[str]:
+def steps_yielded(path: Path) -> Iterator[str]:
     append(path, "first")
     append(path, "second")
     yield "item"
 
 
 @context.entrypoint
-async def later(path: Path) -> str:
+async def steps_awaited(path: Path) -> str:
     append(path, "first")
     await asyncio.sleep(0)
     append(path, "second")
@@ -141,7 +152,7 @@ async def later(path: Path) -> str:
 
 
 @context.entrypoint
-async def later_items(path: Path) -> AsyncIterator[str]:
+async def steps_yielded_later(path: Path) -> AsyncIterator[str]:
     append(path, "first")
     append(path, "second")
     yield "item"

@@ -5,8 +5,10 @@ import importlib
 import mmap
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from benchmarks.contestants.measure import (
     Round,
@@ -162,6 +164,12 @@ def sudo_pass() -> Round:
     return command("sudo", "-n", *PASS)
 
 
+def true_with_pipes() -> Round:
+    """Run true with pipes for its output."""
+    run = partial(subprocess.run, ["/bin/true"], capture_output=True, check=True)
+    return latency(run)
+
+
 if __name__ == "__main__":
     serve(
         {
@@ -173,6 +181,7 @@ if __name__ == "__main__":
             "pass": lambda: command(*PASS),
             "sudo-pass": sudo_pass,
             "true": lambda: command("true"),
+            "true-with-pipes": true_with_pipes,
             "getppid": lambda: latency(os.getppid),
         }
     )

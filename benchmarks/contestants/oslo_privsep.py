@@ -1,20 +1,23 @@
-"""oslo.privsep from PyPI: the peer of every call and of every start."""
+"""oslo.privsep from PyPI, or what oslo/ has in its place: the same calls and starts."""
+
+import sys
+from importlib.metadata import packages_distributions
 
 from benchmarks.contestants.measure import (
     Round,
     first_use,
     latency,
+    need_sudo,
     place,
     script,
     serve,
     throughput,
 )
-from benchmarks.contestants.oslo_privsep_context import (
+from benchmarks.contestants.oslo_privsep_context import context, echo, pin_daemon
+from benchmarks.contestants.oslo_privsep_start import (
     THREADS,
-    context,
-    echo,
-    pin_daemon,
     start,
+    start_by_command,
 )
 
 
@@ -38,13 +41,21 @@ def fork() -> Round:
 
 def fork_script() -> Round:
     """Do so in a script."""
-    module = "benchmarks.contestants.oslo_privsep_context"
+    modules = "benchmarks.contestants.oslo_privsep"
     return script(
-        f"from {module} import context, echo, start",
+        f"from {modules}_context import context, echo",
+        f"from {modules}_start import start",
         "start()",
         "echo(1)",
         "context.stop()",
     )
+
+
+def sudo() -> Round:
+    """Start the daemon through sudo and make its first call."""
+    need_sudo()
+    command = f"sudo -n {sys.prefix}/bin/privsep-helper"
+    return first_use(lambda: start_by_command(command), lambda: echo(1), context.stop)
 
 
 if __name__ == "__main__":
@@ -54,7 +65,8 @@ if __name__ == "__main__":
             "echo-threads": echo_threads,
             "fork": fork,
             "fork-script": fork_script,
+            "sudo": sudo,
         },
-        "oslo.privsep",
+        *set(packages_distributions()["oslo_privsep"]),
         "msgpack",
     )

@@ -1,4 +1,7 @@
-"""The context of oslo.privsep that is measured."""
+"""The context of oslo.privsep that is measured.
+
+As services have theirs, in a module that imports nothing else: the daemon imports it.
+"""
 
 import importlib
 from collections.abc import Callable
@@ -6,18 +9,12 @@ from typing import Any
 
 from benchmarks.contestants.placement import pin
 
-# Not import statements: they are not there where types are checked.
-cfg: Any = importlib.import_module("oslo_config.cfg")
+# No import statement: it is not there where types are checked.
 priv_context: Any = importlib.import_module("oslo_privsep.priv_context")
 
-THREADS = 4
-
-cfg.CONF([], project="bench")
 context = priv_context.PrivContext(
     __name__, cfg_section="bench", pypath=f"{__name__}.context", capabilities=[]
 )
-# As many as ours has workers; the default is one for each processor.
-cfg.CONF.set_override("thread_pool_size", THREADS, group="bench")
 entrypoint: Callable[[Callable[[int], int]], Callable[[int], int]] = context.entrypoint
 
 
@@ -32,8 +29,3 @@ def pin_daemon(processor: int) -> int:
     """Keep the daemon on one processor."""
     pin(processor)
     return processor
-
-
-def start() -> None:
-    """Start the daemon as a fork."""
-    context.start(priv_context.Method.FORK)

@@ -6,10 +6,10 @@ Runs in the service, once its daemons are started.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from privsep.errors import PrivsepError
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from privsep.context import Context
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from privsep._wire.typed import NamedTuple
+
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from typing import Literal, Self
+    from typing import Literal, Self, TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 NAMESPACES = ("net", "mount", "ipc", "uts")
 

@@ -6,7 +6,6 @@ Runs on both sides.  It is made at each start, with what the options say then.
 from __future__ import annotations
 
 import importlib
-import logging
 import math
 import os
 import signal
@@ -20,6 +19,7 @@ from privsep._wire.frames import call_head
 from privsep.context import MEMORY, Entry
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable, Iterable
     from typing import Literal
 
@@ -36,7 +36,6 @@ class Engine(privsep.Context):
         settings: what its options say.
         environment: the names of the variables that the daemon keeps.
         forks: whether the first start is by fork; later ones are by command.
-        imported: called in the daemon after an import, which a name asked for.
 
     """
 
@@ -47,7 +46,6 @@ class Engine(privsep.Context):
         environment: Iterable[str],
         *,
         forks: bool = False,
-        imported: Callable[[], object] = int,
     ) -> None:
         self._strict = settings.hardening == "strict"
         super().__init__(
@@ -67,7 +65,6 @@ class Engine(privsep.Context):
         self.bounds_programs = self._strict
         self.owner = context
         self._forks = forks
-        self._imported = imported
 
     # -- in the daemon ---------------------------------------------------------
 
@@ -86,7 +83,7 @@ class Engine(privsep.Context):
                 "hardening = strict"
             )
         # A worker that is a process ends what it left behind, unless it is detached.
-        return Table(self.owner, self._imported, detach=self.isolation == "process")
+        return Table(self.owner, detach=self.isolation == "process")
 
     # -- in the client ---------------------------------------------------------
 
@@ -102,6 +99,8 @@ class Engine(privsep.Context):
             from oslo_privsep import _launch  # noqa: PLC0415 - in the client only
 
             launched, method = _launch.launch(self), "rootwrap"
+        import logging  # noqa: PLC0415 - not in every daemon
+
         logger = logging.getLogger(self.logger)
         logger.info("privsep daemon running as pid %s", launched.process.pid)
         return launched, method
@@ -114,11 +113,15 @@ class Engine(privsep.Context):
     def log_line(self, stream: str, pid: int | None, text: str) -> None:
         """Log what the daemon printed, as oslo.privsep does."""
         del stream, pid
+        import logging  # noqa: PLC0415 - as above
+
         logging.getLogger(self.logger).warning("privsep log: %s", text)
 
 
 def _name_process_in_records(name: str) -> None:
     """Have records say which daemon made them: a fork has its client's name."""
+    import logging  # noqa: PLC0415 - the client has loaded it
+
     make = logging.getLogRecordFactory()
 
     def make_named(*args: object, **kwargs: object) -> logging.LogRecord:
@@ -139,17 +142,13 @@ class Table(dict[bytes, Entry]):
 
     Args:
         context: whose entrypoints it has.
-        imported: called after a module was imported.
         detach: whether what an entrypoint leaves behind outlives a worker only so.
 
     """
 
-    def __init__(
-        self, context: PrivContext, imported: Callable[[], object], *, detach: bool
-    ) -> None:
+    def __init__(self, context: PrivContext, *, detach: bool) -> None:
         super().__init__()
         self._context = context
-        self._imported = imported
         self._detach = detach
 
     def __missing__(self, wire_name: bytes) -> Entry:
@@ -157,9 +156,9 @@ class Table(dict[bytes, Entry]):
         name = wire_name.decode("utf-8", "backslashreplace")
         try:
             function = find(self._context, name)
-            self._imported()
         except Exception as error:  # noqa: BLE001 - the module's own, too
             return entry(name, _raiser(error))
+        function = self._context.without_wrapper(function)
         row = entry(name, _served(function))._replace(detach=self._detach)
         self[wire_name] = row
         return row

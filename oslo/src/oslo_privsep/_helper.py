@@ -22,6 +22,9 @@ from privsep.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
     from oslo_privsep._engine import Engine
 
@@ -142,6 +145,7 @@ def _load(wanted: _Wanted, environment: tuple[str, ...]) -> Engine:
     begin_loading()
     _options.begin_daemon()
     files = _settings.read_files(wanted.files)
+    _Configuration(files).wait()
     from oslo_privsep import _engine  # noqa: PLC0415 - the parent need not wait for it
     from oslo_privsep.priv_context import PrivContext  # noqa: PLC0415
 
@@ -150,22 +154,53 @@ def _load(wanted: _Wanted, environment: tuple[str, ...]) -> Engine:
     if not isinstance(context, PrivContext) or context.pypath != wanted.context:
         msg = f"--privsep_context {wanted.context} is not the pypath of a PrivContext"
         raise StartError(msg)
-    configuration = _Configuration(files)
-    configuration.use()
     settings = _settings.read(context.cfg_section, files, _settings.say)
-    return _engine.Engine(context, settings, environment, imported=configuration.use)
+    return _engine.Engine(context, settings, environment)
 
 
 class _Configuration:
-    """The files, for oslo.config, if a module of the context loads it."""
+    """The files, for oslo.config, as soon as a module of the context loads it.
+
+    They are read by now, and kept in memory, because who drops privileges may be unable
+    to read them later.
+    """
 
     def __init__(self, files: list[_settings.File]) -> None:
         self._memory = _settings.in_memory([file.text for file in files])
-        self._used = False
 
-    def use(self) -> None:
-        """Give them to oslo.config once it is loaded."""
-        if not self._used and "oslo_config.cfg" in sys.modules:
-            self._used = True
-            with self._memory as paths:
-                _options.load_files(paths)
+    def wait(self) -> None:
+        """Have oslo.config know them from the moment on when it is loaded."""
+        if _options.CONFIG in sys.modules:
+            self._use()
+        else:
+            sys.meta_path.insert(0, self)
+
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None = None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        """Find oslo.config as it would be found, and have its loader come back."""
+        if name != _options.CONFIG:
+            return None
+        sys.meta_path.remove(self)
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None and spec.loader is not None:
+                self._follow(spec.loader)
+                return spec
+        return None
+
+    def _follow(self, loader: Loader) -> None:
+        execute = loader.exec_module
+
+        def execute_then_use(module: ModuleType) -> None:
+            execute(module)
+            self._use()
+
+        loader.exec_module = execute_then_use  # type: ignore[method-assign]
+
+    def _use(self) -> None:
+        with self._memory as paths:
+            _options.load_files(paths)

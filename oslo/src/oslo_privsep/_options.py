@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from oslo_config import cfg
 
 LOGGER = "oslo_privsep.daemon"
+CONFIG = "oslo_config.cfg"  #: the module
 MOST_WORKERS = 1024
 
 
@@ -43,6 +44,11 @@ def begin_daemon() -> None:
     _Process.is_daemon = True
 
 
+def is_daemon() -> bool:
+    """Return whether this process is a daemon that a helper has become."""
+    return _Process.is_daemon
+
+
 def capability(value: object) -> int:
     """Return the number of a capability, given by name or number, as oslo takes it.
 
@@ -65,7 +71,7 @@ def declare(
 
     """
     _declared[section] = Declared(list(map(capability, numbers)), logger_name)
-    if not _Process.is_daemon:
+    if not _Process.is_daemon or CONFIG in sys.modules:
         register(section)
 
 
@@ -167,10 +173,8 @@ def processors() -> int:
 
 
 def load_files(paths: Sequence[str]) -> None:
-    """Have oslo.config, if it is loaded, know the options, and the files at `paths`."""
-    if "oslo_config.cfg" not in sys.modules:
-        return
-    from oslo_config import cfg  # noqa: PLC0415 - it is loaded
+    """Have oslo.config, which is loaded, know the options, and the files at `paths`."""
+    from oslo_config import cfg  # noqa: PLC0415 - not in every daemon
 
     register_all()
     conf: Any = cfg.CONF

@@ -175,7 +175,7 @@ def _scan(text: str, section: str) -> dict[str, str]:
 
     """
     found: dict[str, str] = {}
-    is_here = may_continue = False
+    has_section = is_here = may_continue = False
     for line in text.splitlines():
         if line[:1].isspace() and line.strip():
             if may_continue:
@@ -185,7 +185,10 @@ def _scan(text: str, section: str) -> dict[str, str]:
             continue
         may_continue = False
         if line[0] == "[":
+            has_section = True
             is_here = _is_header_of(section, line)
+        elif not has_section:
+            raise _Unusual
         elif is_here:
             name, value = _assignment(line)
             may_continue = name in Settings._fields

@@ -10,18 +10,19 @@ import enum
 import fcntl
 import grp
 import io
-import logging
 import os
 import pwd
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from oslo_privsep import _values, capabilities, comm
+from oslo_privsep import _values
 from oslo_privsep.comm import Message, PrivsepTimeout
 from privsep import CallTimeout, StartError
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Callable
 
+    from oslo_privsep._by_hand import Daemon, PrivsepLogHandler, replace_logging
     from oslo_privsep._engine import Engine
     from oslo_privsep.priv_context import PrivContext
     from privsep._client.client import Client
@@ -67,8 +68,22 @@ class StdioFd(enum.IntEnum):
 # -- in the client -------------------------------------------------------------
 
 
+def load_client() -> None:
+    """Load what a start needs, with the service, so that its first call need not."""
+    import importlib  # noqa: PLC0415 - no daemon's
+
+    for module in (
+        "oslo_privsep._launch",
+        "privsep._client.client",
+        "privsep._start.methods",
+    ):
+        importlib.import_module(module)
+
+
 def logger_of(context: PrivContext) -> logging.Logger:
     """Return the logger that handles what the daemon of `context` logs."""
+    import logging  # noqa: PLC0415 - not in every daemon
+
     name: str = context.conf.logger_name
     if name.startswith("oslo_"):  # as oslo.log calls it
         name = f"oslo.{name.removeprefix('oslo_')}"
@@ -260,121 +275,15 @@ def fdopen(fd: int, *args: Any, **kwargs: Any) -> io.IOBase:  # noqa: ANN401 - o
     return file
 
 
-class PrivsepLogHandler(logging.Handler):
-    """Sends records over a channel.
-
-    Args:
-        channel: takes them by ``send((None, message))``.
-        processName: the name of the process in them; None: its own.
-
-    """
-
-    def __init__(
-        self,
-        channel: comm.ServerChannel,
-        processName: str | None = None,  # noqa: N803 - as oslo.privsep has it
-    ) -> None:
-        super().__init__()
-        self.channel = channel
-        self.processName = processName
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send one record, with its message and its traceback as text."""
-        fields = dict(vars(record), msg=record.getMessage(), args=(), exc_info=None)
-        if record.exc_info and not record.exc_text:
-            formatter = self.formatter or logging.Formatter()
-            fields["exc_text"] = formatter.formatException(record.exc_info)
-        if self.processName:
-            fields["processName"] = self.processName
-        self.channel.send((None, (Message.LOG.value, fields)))
+#: what few programs use, and no helper, is loaded when it is asked for
+_LAZY = ("Daemon", "PrivsepLogHandler", "replace_logging")
 
 
-def replace_logging(
-    handler: logging.Handler, log_root: logging.Logger | None = None
-) -> None:
-    """Make `handler` the only one of all loggers.
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    from oslo_privsep import _by_hand  # noqa: PLC0415
 
-    Args:
-        handler: it.
-        log_root: below which loggers; None: all.
-
-    """
-    root = logging.root if log_root is None else log_root
-    for logger in list(root.manager.loggerDict.values()):
-        if isinstance(logger, logging.Logger):
-            logger.handlers.clear()
-            logger.propagate = True
-    root.handlers[:] = [handler]
-
-
-class Daemon:
-    """Serves one channel in this process, for a program that starts it itself.
-
-    `PrivContext.start` does not use it.
-
-    Args:
-        channel: yields and takes ``(id, message)``.
-        context: whose entrypoints are served.
-
-    """
-
-    def __init__(self, channel: comm.ServerChannel, context: PrivContext) -> None:
-        self.channel = channel
-        self.context = context
-
-    def run(self) -> None:
-        """Give up what the context does not need, and serve.
-
-        Raises:
-            FailedToDropPrivileges: this process has not what it is to keep.
-
-        """
-        conf = self.context.conf
-        os.chdir("/")
-        if conf.user is not None or conf.group is not None:
-            capabilities.set_keepcaps(True)
-            os.setgroups([])
-            if conf.group is not None:
-                setgid(conf.group)
-            if conf.user is not None:
-                setuid(conf.user)
-        kept = set(conf.capabilities)
-        try:
-            capabilities.drop_all_caps_except(kept, kept, ())
-        except OSError as error:
-            raise FailedToDropPrivileges(str(error)) from error
-        self.loop()
-
-    def loop(self) -> None:
-        """Serve calls, so many at once as the options say, until the channel closes."""
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - no helper's
-
-        self.context.set_client_mode(False)
-        with ThreadPoolExecutor(self.context.conf.thread_pool_size) as pool:
-            for identity, message in self.channel:
-                pool.submit(self._answer, identity, message)
-
-    def _answer(self, identity: object, message: tuple[Any, ...]) -> None:
-        try:
-            reply = self._process(*message)
-        except BaseException as error:  # noqa: BLE001 - every call gets an answer
-            _values.make_plain(error)
-            name = f"{type(error).__module__}.{type(error).__qualname__}"
-            reply = (Message.ERR.value, name, error.args)
-        try:
-            self.channel.send((identity, reply))
-        except (TypeError, ValueError, OverflowError) as error:
-            name = f"builtins.{type(error).__name__}"
-            self.channel.send((identity, (Message.ERR.value, name, error.args)))
-
-    def _process(self, kind: int, *arguments: Any) -> tuple[Any, ...]:  # noqa: ANN401
-        from oslo_privsep import _engine  # noqa: PLC0415 - as above
-
-        if kind == Message.PING:
-            return (Message.PONG.value,)
-        if kind != Message.CALL:
-            msg = f"unknown message {kind}"
-            raise ProtocolError(msg)
-        name, args, kwargs = arguments
-        function = _engine.find(self.context, name)
-        return (Message.RET.value, function(*args, **kwargs))
+    found: object = getattr(_by_hand, name)
+    return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 import functools
 import importlib
-import shlex
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +97,8 @@ class PrivContext:
         self.channel: Channel | None = None
         self.start_lock = threading.Lock()
         _options.declare(cfg_section, capabilities, logger_name)
+        if not _options.is_daemon():
+            daemon.load_client()
 
     def __repr__(self) -> str:
         """Return its section."""
@@ -167,6 +168,16 @@ class PrivContext:
         """Return whether `func`, or what it wraps, is an entrypoint of this context."""
         return getattr(func, ENTRYPOINT, None) is self
 
+    def without_wrapper(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what `entrypoint` was given, if it returned `call`; else `call`.
+
+        In the daemon, where it comes to the same, that is quicker to call.
+        """
+        if isinstance(call, functools.partial) and call.func == self._wrap:
+            function: Callable[..., Any] = call.args[0]
+            return function
+        return call
+
     def _wrap(
         self,
         func: Callable[..., Any],
@@ -213,6 +224,8 @@ class PrivContext:
         if _find(self.pypath) is not self:
             msg = "helper_command requires priv_context pypath for context object"
             raise AssertionError(msg)
+        import shlex  # noqa: PLC0415 - in the client only
+
         own: str | None = self.conf.helper_command
         words = shlex.split(own) if own else [*_helper_prefix, *_default_helper()]
         return [

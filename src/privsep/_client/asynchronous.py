@@ -173,10 +173,17 @@ async def _writable(sock: socket.socket) -> None:
     await _wait(loop.add_writer, loop.remove_writer, sock)
 
 
-class _LoopFrames(Frames):
-    """Frames that are sent and received while the loop goes on."""
+class _LoopFrames:
+    """Sends and receives `frames` while the loop goes on.
 
-    __slots__ = ()
+    What was read of the next frame stays with `frames`: it is a BYE, perhaps, that
+    the next caller, of whichever kind, has to see.
+    """
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
+        self._sock = frames.sock
+        self._taken = 0  #: bytes of a message that came before its frame
 
     async def send_views(self, *views: bytes | memoryview) -> None:
         """Send all of `views`.
@@ -191,9 +198,9 @@ class _LoopFrames(Frames):
             rest = memoryview(view)
             while rest:
                 try:
-                    count = self._send(rest, _DONTWAIT)
+                    count = self._sock.send(rest, _DONTWAIT)
                 except BlockingIOError:
-                    await _writable(self.sock)
+                    await _writable(self._sock)
                     continue
                 except (BrokenPipeError, ConnectionResetError) as error:
                     if sent:
@@ -230,7 +237,7 @@ class _LoopFrames(Frames):
             numbers = array.array("i", [file.fileno() for file in files])  # type: ignore[attr-defined]
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
             # There is room: all was read.
-            sent = self.sock.sendmsg((head,), rights, _DONTWAIT)
+            sent = self._sock.sendmsg((head,), rights, _DONTWAIT)
             head = head[sent:]
         if len(body) <= _CHUNK:
             await self.send_views(head + body)
@@ -239,36 +246,36 @@ class _LoopFrames(Frames):
 
     def ready(self) -> tuple[int, bytes | memoryview] | None:
         """Return kind and body of the next frame, if all of it is there."""
-        data = self._rest
+        data = self._frames.rest
         if not data:
             try:
-                data = self._recv(_CHUNK, _DONTWAIT)
+                data = self._sock.recv(_CHUNK, _DONTWAIT)
             except BlockingIOError:
                 return None
         if len(data) >= HEADER.size:
             length, kind = HEADER.unpack_from(data)
             end = HEADER.size + length
-            if end <= len(data) and length <= self.max_body:
-                self._rest = data[end:]
+            if end <= len(data) and length <= self._frames.max_body:
+                self._frames.rest = data[end:]
                 return kind, data[HEADER.size : end]
-        self._rest = data
+        self._frames.rest = data
         return None
 
     async def receive_frame(self) -> tuple[int, bytes | memoryview] | None:
         """Return kind and body of the next frame; raises as `receive`."""
-        data = self._rest or await self._some(_CHUNK)
+        data = self._frames.rest or await self._some(_CHUNK)
         if not data:
             return None
         while len(data) < HEADER.size:
             data += await self._more_of(_CHUNK)
         length, kind = HEADER.unpack_from(data)
         end = HEADER.size + length
-        self._rest = data[end:]
-        if self._taken + length > self.max_body:
+        self._frames.rest = data[end:]
+        if self._taken + length > self._frames.max_body:
             missing = end - len(data)
             while missing > 0:
                 missing -= len(await self._more_of(min(missing, _CHUNK)))
-            raise self._too_large(kind, self._taken + length)
+            raise self._frames.too_large(kind, self._taken + length)
         if end <= len(data):
             return kind, data[HEADER.size : end]
         return kind, await self._whole(data[HEADER.size :], length)
@@ -283,7 +290,7 @@ class _LoopFrames(Frames):
         beside = Beside([], [])
         try:
             if kind == Kind.SEGMENTS:
-                lengths = self._lengths(body)
+                lengths = self._frames.lengths(body)
                 self._taken = sum(lengths)
                 await self.send_frame(Kind.SEGMENTS)
                 for length in lengths:
@@ -302,14 +309,14 @@ class _LoopFrames(Frames):
         self, descriptors: list[int]
     ) -> tuple[int, bytes | memoryview]:
         await self.send_frame(Kind.ATTACH)
-        await _readable(self.sock)
-        self._rest, ancillary, flags, _ = self.sock.recvmsg(
+        await _readable(self._sock)
+        self._frames.rest, ancillary, flags, _ = self._sock.recvmsg(
             _CHUNK, _CONTROL_SIZE, _DONTWAIT | int(socket.MSG_CMSG_CLOEXEC)
         )
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 descriptors += array.array("i", payload)
-        frame = await self.receive_frame() if self._rest else None
+        frame = await self.receive_frame() if self._frames.rest else None
         if frame is None:
             raise Interrupted
         if flags & socket.MSG_CTRUNC:
@@ -320,9 +327,9 @@ class _LoopFrames(Frames):
     async def _some(self, size: int) -> bytes:
         while True:
             try:
-                return self._recv(size, _DONTWAIT)
+                return self._sock.recv(size, _DONTWAIT)
             except BlockingIOError:
-                await _readable(self.sock)
+                await _readable(self._sock)
 
     async def _more_of(self, size: int) -> bytes:
         data = await self._some(size)
@@ -336,9 +343,9 @@ class _LoopFrames(Frames):
         missing = whole[len(begin) :]
         while missing:
             try:
-                count = self.sock.recv_into(missing, 0, _DONTWAIT)
+                count = self._sock.recv_into(missing, 0, _DONTWAIT)
             except BlockingIOError:
-                await _readable(self.sock)
+                await _readable(self._sock)
                 continue
             if not count:
                 raise Interrupted
@@ -357,7 +364,7 @@ class _Exchange:
         self.channel = channel
         self.deadline = deadline
         self._entry = entry
-        self._frames = _LoopFrames(channel.sock, channel.max_message)
+        self._frames = _LoopFrames(channel.frames)
 
     async def begin(
         self, args: tuple[object, ...], kwargs: dict[str, object], level: int

@@ -8,6 +8,7 @@ quarter of a call, this costs nothing.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -73,15 +74,18 @@ class Channel:
         self._context = context
         self.sock = sock
         self.fate = fate
-        self.max_message = context.max_message
         self._timer = timer = Timer(sock)
-        self._frames = Frames(sock, context.max_message, timer.renew, timer.renew)
+        self.frames = Frames(sock, context.max_message, timer.renew, timer.renew)
         self.encoder = Encoder(beside=True)
         self.fresh = True
 
     def is_open(self) -> bool:
         """Return whether it is this process's: a forked child has it closed."""
         return self.sock.fileno() >= 0
+
+    def fileno(self) -> int:
+        """Return the descriptor that can be read when a reply begins."""
+        return self.sock.fileno()
 
     def close(self) -> None:
         """Close it here; the worker sees the end and goes."""
@@ -107,11 +111,25 @@ class Channel:
 
         """
         why = self.begin(entry, args, kwargs, level, deadline, timeout)
+        return self.finish(entry, deadline, why)
+
+    def finish(
+        self,
+        entry: Entry,
+        deadline: float,
+        why: tuple[int, bytes | memoryview] | None = None,
+    ) -> object:
+        """Wait for the reply to the CALL that was begun; `why`: what `begin` returned.
+
+        Raises:
+            NotStarted, BaseException: as `call`.
+
+        """
         if why is not None:
             return self._receive(entry, deadline, why)
         event: _Event
         try:
-            event = self._frames.receive()
+            event = self.frames.receive()
             if event is not None and event[0] == Kind.RET:
                 self.usable = True
                 return decode(event[1])
@@ -148,7 +166,7 @@ class Channel:
             if self.encoder.something_beside:
                 self._send_beside(head, body)
             else:
-                self._frames.send_parts(head, body)
+                self.frames.send_parts(head, body)
         except NothingSent:
             raise self._why_nothing_sent(entry) from None
         except Declined as declined:
@@ -206,7 +224,7 @@ class Channel:
         while True:
             event: _Event
             try:
-                event = self._frames.receive()
+                event = self.frames.receive()
             except (OSError, FrameTooLarge) as error:
                 event = error
             if event is None or isinstance(event, (OSError, FrameTooLarge)):
@@ -231,7 +249,7 @@ class Channel:
     def send_to_stream(self, kind: int, body: bytes = b"") -> None:
         """Tell the worker how a stream goes on; if it is gone, `next_frame` says so."""
         try:
-            self._frames.send(kind, body)
+            self.frames.send(kind, body)
         except NothingSent:
             pass
         except OSError as error:
@@ -277,7 +295,12 @@ class Channel:
         return "an argument"
 
     def _is_own(self, error: OSError) -> bool:
-        """Return whether the socket raised it, and not a signal's handler."""
+        """Return whether the socket raised it, and not a signal's handler.
+
+        That a descriptor is closed, of those to send, is the caller's mistake.
+        """
+        if error.errno == errno.EBADF:
+            return False
         if error.errno is not None or isinstance(error, Interrupted):
             return True
         return isinstance(error, TimeoutError) and not self._timer.of_kernel
@@ -300,14 +323,14 @@ class Channel:
             elif event[0] == Kind.BYE:
                 raise NotStarted
             try:
-                event = self._frames.receive()
+                event = self.frames.receive()
             except (OSError, FrameTooLarge) as error:
                 event = error
 
     def _send_beside(self, head: bytes, body: bytes) -> None:
         encoder = self.encoder
         try:
-            self._frames.send_beside(head, body, encoder.files, encoder.segments)
+            self.frames.send_beside(head, body, encoder.files, encoder.segments)
         finally:
             encoder.clear()
 
@@ -323,7 +346,7 @@ class Channel:
         self, entry: Entry, kind: int, body: bytes | memoryview
     ) -> tuple[int, bytes | memoryview, Beside]:
         try:
-            return self._frames.receive_beside(kind, body)
+            return self.frames.receive_beside(kind, body)
         except (DescriptorsLost, FrameTooLarge) as error:
             self.usable = isinstance(error, DescriptorsLost)
             msg = f"the result of {entry.name}() cannot be received: {error}"

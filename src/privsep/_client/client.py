@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import weakref
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,7 @@ from privsep import errors
 from privsep._client import forking
 from privsep._client.channel import NotStarted
 from privsep._client.connection import Connection
+from privsep._client.pending import PendingCall
 from privsep._start.methods import chosen, connect
 from privsep.context import StartOptions, status_entry
 from privsep.status import DaemonStatus
@@ -38,7 +40,7 @@ class Client:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self._options = StartOptions()
+        self._options = context.start_options
         self._lock = threading.Lock()
         self._connection: Connection | None = None
         self._forked = False
@@ -94,14 +96,14 @@ class Client:
             )
             raise errors.DaemonGone(msg)
 
-    def stop(self) -> None:
+    def stop(self, timeout: float = _STOP_TIMEOUT) -> None:
         """Let go of the daemon; see `Context.stop`."""
         with self._lock:
             connection, self._connection = self._connection, None
-            self._options = StartOptions()
+            self._options = self.context.start_options
             self._forked = False
         if connection is not None:
-            connection.close(_STOP_TIMEOUT)
+            connection.close(timeout)
 
     def lost(self, connection: Connection) -> None:
         """Forget `connection`: its daemon is gone."""
@@ -149,6 +151,43 @@ class Client:
             finally:
                 pool.give_back(channel)
 
+    def begin(
+        self, entry: Entry, args: tuple[object, ...], deadline: float
+    ) -> PendingCall:
+        """Begin a call of `entry`, and return when a worker has taken it.
+
+        Args:
+            entry: of the context's table.
+            args: its arguments.
+            deadline: on the monotonic clock; inf: none.
+
+        Raises:
+            CallTimeout, StartError, DaemonGone: as a call.
+
+        """
+        while True:
+            connection = self.ensure_started()
+            pool = connection.pool
+            try:
+                found: Channel | None = pool.idle.pop()
+            except IndexError:
+                found = self._take(connection, deadline, entry)
+            if found is None:
+                continue
+            left = deadline - monotonic()
+            try:
+                why = found.begin(entry, args, {}, logging.NOTSET, deadline, left)
+                if why is not None:
+                    found.finish(entry, deadline, why)
+            except NotStarted:
+                pool.give_back(found)
+            except BaseException:
+                pool.give_back(found)
+                raise
+            else:
+                lost = partial(self.lost, connection)
+                return PendingCall(found, pool, entry, deadline, lost)
+
     def call_crossing(
         self,
         crossing: Crossing,
@@ -160,7 +199,7 @@ class Client:
         lowered = crossing.lower(args, kwargs)
         return crossing.rebuild(self.call(entry, *lowered))
 
-    def begin(
+    def begin_stream(
         self, entry: Entry, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> tuple[Pool, Channel, float, Received]:
         """Begin a stream of `entry`.

@@ -298,7 +298,7 @@ class Stream(Generator[object, object, object]):
             if arguments is None:
                 raise StopIteration
             row = self._client.row_for(conversation.entry, *conversation.given)
-            pool, channel, deadline, frame = self._client.begin(row, *arguments)
+            pool, channel, deadline, frame = self._client.begin_stream(row, *arguments)
             conversation.begin(pool, channel, deadline)
             return self._run(channel, conversation.take(frame))
         except Over as over:

@@ -6,11 +6,11 @@ Runs in the privileged process, after a start method has made it.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from privsep._daemon import environment, starter
 from privsep._daemon.serve import Service
@@ -18,14 +18,18 @@ from privsep._daemon.supervisor import Supervisor
 from privsep._lockdown import limits
 from privsep._lockdown.ids import Ids
 from privsep._lockdown.order import Kept, Lockdown, LockdownError, lock_down
+from privsep._lockdown.status import Status, own
 from privsep._wire.control import REPLY_SIZE, Reply
 from privsep._wire.descriptors import peer_credentials
+from privsep._wire.typed import NamedTuple
 from privsep._wire.values import Encoder
 from privsep.errors import StartError
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
+    from typing import NoReturn
 
     from privsep._daemon.admission import Admission
     from privsep._daemon.audit.auditor import Auditor
@@ -34,7 +38,12 @@ if TYPE_CHECKING:
 
 
 def run(
-    control: socket.socket, load: Callable[[], Context], *, forked: bool = False
+    control: socket.socket,
+    load: Callable[[], Context],
+    *,
+    forked: bool = False,
+    drop: bool = True,
+    idle_timeout: float = math.inf,
 ) -> NoReturn:
     """Be the daemon of the context that `load` returns; never return.
 
@@ -44,22 +53,25 @@ def run(
         control: the daemon's end of the first client's control socket.
         load: called when the surroundings are clean; imports what is needed.
         forked: as of `environment.clean`.
+        drop: give up what the context does not need.  Not so for rootwrap, whose
+            commands are to have all that the daemon was started with.
+        idle_timeout: seconds after which a daemon ends that runs no call.
 
     """
     try:
-        inherited = environment.clean(control.fileno(), forked=forked)
+        inherited = environment.clean(control.fileno(), forked=forked, limits=drop)
         starter.end_with(control)
         loaded = _load(load, inherited)
         if loaded.context.bounds_programs:
             _refuse_clients_uid(loaded.ids.uid, peer_credentials(control).uid)
-        locked = _lock_down(loaded)
+        locked = _lock_down(loaded, drop=drop)
         starter.outlive(control)
         control.send(Encoder().encode([Reply.READY.value, locked.missing]))
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
         fail(control, error)
 
     def serve() -> None:
-        supervisor = _supervisor(locked)
+        supervisor = _supervisor(locked, idle_timeout=idle_timeout)
         supervisor.add_client(control)
         supervisor.prepare_worker()
         supervisor.run()
@@ -87,7 +99,7 @@ def listen(
     from privsep._daemon.manager import Manager  # noqa: PLC0415
 
     try:
-        inherited = environment.clean(sock.fileno(), forked=False)
+        inherited = environment.clean(sock.fileno(), forked=False, limits=True)
         manager = Manager(inherited)
         loaded = _load(load, inherited)
         listener = Listener(sock, read_admission, manager)
@@ -154,16 +166,19 @@ def _load(load: Callable[[], Context], inherited: Mapping[bytes, bytes]) -> _Loa
     return _Loaded(context, table, Ids.look_up(context.user, context.group))
 
 
-def _lock_down(loaded: _Loaded) -> _Locked:
+def _lock_down(loaded: _Loaded, *, drop: bool = True) -> _Locked:
     context, table, ids = loaded
     audit = None
     if context.audit is not None:
         from privsep._daemon.audit import auditor  # noqa: PLC0415 - only with an audit
 
         audit = auditor.start(context.audit, context.name, table)
-    outcome = lock_down(
-        Kept(ids, context.capability_mask, context.sandbox, context.bounds_programs)
-    )
+    if drop:
+        outcome = lock_down(
+            Kept(ids, context.capability_mask, context.sandbox, context.bounds_programs)
+        )
+    else:
+        outcome = Lockdown(Status.of(own()))
     if audit is not None:
         audit.wait_until_ready()
     rlimits = () if context.sandbox is None else context.sandbox.rlimits
@@ -173,7 +188,12 @@ def _lock_down(loaded: _Loaded) -> _Locked:
     return _Locked(context, table, outcome, limit, audit)
 
 
-def _supervisor(locked: _Locked, listener: Listener | None = None) -> Supervisor:
+def _supervisor(
+    locked: _Locked,
+    listener: Listener | None = None,
+    *,
+    idle_timeout: float = math.inf,
+) -> Supervisor:
     """Return what serves; workers share what there is in memory now."""
     context, table, outcome, limit, audit = locked
     service = Service(context.name, table, context.max_message)
@@ -185,6 +205,7 @@ def _supervisor(locked: _Locked, listener: Listener | None = None) -> Supervisor
         limit=limit,
         audit=audit,
         listener=listener,
+        idle_timeout=idle_timeout,
     )
     report = partial(_report, supervisor, outcome, monotonic())
     context.serve_status(table, report)

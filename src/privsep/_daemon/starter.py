@@ -11,8 +11,8 @@ import fcntl
 import os
 import select
 import signal
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     import socket
 

@@ -18,7 +18,6 @@ import select
 import signal
 import socket
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from privsep._daemon import requests, slots
 from privsep._daemon.output import LogLine, OutputPipe
@@ -40,10 +39,12 @@ from privsep._wire.control import (
 )
 from privsep._wire.descriptors import peer_credentials
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from privsep._daemon.audit.auditor import Auditor
+    from privsep._daemon.idle import Idleness
     from privsep._daemon.listener import Listener
     from privsep._daemon.serve import Service
     from privsep._daemon.slots import Slot
@@ -84,6 +85,7 @@ class Supervisor:
         limit: Callable[[], None],
         audit: Auditor | None = None,
         listener: Listener | None = None,
+        idle_timeout: float = math.inf,
     ) -> None:
         self.pid = os.getpid()
         self._service = service
@@ -98,6 +100,11 @@ class Supervisor:
         self._outputs: list[OutputPipe] = []
         self._log_lines: list[LogLine] = []
         self._look_again: float | None = None
+        self._idleness: Idleness | None = None
+        if idle_timeout != math.inf:
+            from privsep._daemon.idle import Idleness  # noqa: PLC0415 - only rootwrap's
+
+            self._idleness = Idleness(self.slots, idle_timeout)
         self._spare: ProcessWorker | None = None  #: that waits for a job
         self._left = False  #: in a child that a thread forked, and in its children
         self._watch(self.slots.reader, self._read_notices)
@@ -155,6 +162,8 @@ class Supervisor:
                 if handler is not None:  # an earlier one may have removed it
                     handler()
             self._look_at_deadlines()
+            if self._idleness is not None and self._idleness.is_over():
+                self._drop_clients()
             self._start_waiting()
             self._retire_for_waiting()
             if self._listener is not None:
@@ -191,6 +200,8 @@ class Supervisor:
         looks = [w.look_at for w in self._workers.values() if w.look_at is not None]
         if self._look_again is not None:
             looks.append(self._look_again)
+        if self._idleness is not None and self._clients:
+            looks.append(self._idleness.look_at)
         if self._listener is not None:
             sign = self._listener.manager.next_sign
             looks += [at for at in (sign, self._listen_at) if at is not None]
@@ -212,9 +223,8 @@ class Supervisor:
 
     def _read_signals(self) -> None:
         received = os.read(self._signal_pipe[0], 512)
-        if signal.SIGTERM in received:  # no new calls; running ones finish
-            for client in list(self._clients):
-                self._drop_client(client)
+        if signal.SIGTERM in received:
+            self._drop_clients()
             self._stop_listening()
         if signal.SIGCHLD in received:
             self._reap_orphans()
@@ -417,6 +427,11 @@ class Supervisor:
             return
         self._waiting.append(job)
         self._watch(fate.fileno(), lambda: self._read_fate_line(job))
+
+    def _drop_clients(self) -> None:
+        """Take no new calls; running ones finish."""
+        for client in list(self._clients):
+            self._drop_client(client)
 
     def _drop_client(self, client: Client) -> None:
         """Let go of a control socket; with a listener, of what it still waits for."""
@@ -628,8 +643,10 @@ class Supervisor:
                 continue
             if notice.at == slots.ENDED:
                 self._end_worker(worker, Fate(Ending.ENDED, 0, worker.pid))
-            elif worker.look_at is None or notice.at < worker.look_at:
-                worker.look_at = notice.at
+            else:
+                worker.told = notice.at
+                if worker.look_at is None or notice.at < worker.look_at:
+                    worker.look_at = notice.at
 
     def _look_at_deadlines(self) -> None:
         now = monotonic()
@@ -645,6 +662,8 @@ class Supervisor:
                 worker.overran = worker.leaves_at != deadline
                 worker.cancelled = not worker.overran
                 self._kill(worker)
+            elif now < worker.told and (deadline is None or worker.told < deadline):
+                worker.look_at = worker.told  # the worker relies on it
 
     # -- making room -----------------------------------------------------------
 

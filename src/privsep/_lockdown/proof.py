@@ -12,7 +12,6 @@ from __future__ import annotations
 import _socket
 import os
 import resource
-from typing import TYPE_CHECKING
 
 from privsep._lockdown import capabilities, libc, securebits
 from privsep._lockdown.capability_names import (
@@ -24,6 +23,7 @@ from privsep._lockdown.capability_names import (
 )
 from privsep._lockdown.status import Status
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 

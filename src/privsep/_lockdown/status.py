@@ -7,7 +7,8 @@ was just forked copies a page for almost every object that it makes.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+
+from privsep._wire.typed import NamedTuple
 
 _SIZE = 1 << 16  #: more than the file has
 
@@ -61,7 +62,16 @@ class Status(NamedTuple):
             ValueError: the kernel leaves out a field.
 
         """
-        text = os.pread(descriptor, _SIZE, 0)
+        return cls.of(os.pread(descriptor, _SIZE, 0))
+
+    @classmethod
+    def of(cls, text: bytes) -> Status:
+        """Take it from the text of a status file.
+
+        Raises:
+            ValueError: the kernel leaves out a field.
+
+        """
 
         def bits(name: bytes) -> int:
             return int(field(text, name), 16)

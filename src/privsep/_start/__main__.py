@@ -1,9 +1,9 @@
 """What privsep-daemon runs: it judges who calls, and what would run, then becomes that.
 
 Runs in the privileged process, first of all.  The launcher has closed every
-descriptor but 0, 1 and 2, and starts this without `site`, so that no .pth file is read
-before it is looked at.  Until then nothing is imported but the standard library and
-what stands beside this file.
+descriptor but 0, 1 and 2, has set the umask, and starts this without `site`, so that
+no .pth file is read before it is looked at.  Until then nothing is imported but the
+standard library and what stands beside this file.
 
 The caller gives a name and a socket.  A word is written to that socket only if the
 caller made its other end: else somebody could have root write to a service of his
@@ -13,6 +13,7 @@ choice.
 from __future__ import annotations
 
 import _socket
+import gc
 import os
 import stat
 import struct
@@ -97,8 +98,7 @@ def main() -> NoReturn:
 
 def _take_over() -> None:
     """Set right what the caller could have set to do harm; begin the deadline."""
-    os.chdir("/")
-    os.umask(0o022)  # what is compiled now is written, too
+    gc.disable()  # until it serves: what is imported stays
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -157,7 +157,7 @@ def _open_as(uid: int, gid: int, path: bytes) -> int:
     os.setegid(gid)
     os.seteuid(uid)
     try:
-        return os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return os.open(path, os.O_PATH | os.O_CLOEXEC)
     finally:
         os.seteuid(before[2])
         os.setegid(before[1])

@@ -136,8 +136,8 @@ class Gate:
                 spec = finder.find_spec(name, path, target)
             if spec is not None:
                 if spec.has_location and spec.origin is not None:
-                    # In an archive, that is the file.
-                    self.check(getattr(spec.loader, "archive", spec.origin))
+                    # Below an archive there is nothing; but it has been looked at.
+                    self._check_if_there(spec.origin)
                 if spec.cached is not None:
                     self._check_if_there(spec.cached)
                 return spec

@@ -10,13 +10,15 @@ import importlib
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, NoReturn
 
 from privsep._daemon import main as daemon
 from privsep._lockdown import capability_names
 from privsep.errors import StartError
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from privsep._start.rules import Rules
     from privsep.context import Context
 
@@ -29,7 +31,7 @@ def serve_judged(variable: str, said: Rules) -> NoReturn:
         said: what root says of it.
 
     """
-    daemon.run(_control(), lambda: find_judged(variable, said))
+    daemon.run(control_socket(), lambda: find_judged(variable, said))
 
 
 def find_judged(variable: str, said: Rules) -> Context:
@@ -62,7 +64,7 @@ def serve_userns() -> NoReturn:
     from privsep._start import namespaces  # noqa: PLC0415 - for this method only
 
     names = sys.argv[2].split(",") if sys.argv[2] else []
-    control = _control()
+    control = control_socket()
 
     def load() -> Context:
         return find(sys.argv[1])
@@ -75,16 +77,17 @@ def serve_userns() -> NoReturn:
 
 
 def _serve(variable: str) -> NoReturn:
-    daemon.run(_control(), lambda: find(variable))
+    daemon.run(control_socket(), lambda: find(variable))
 
 
-def _control() -> socket.socket:
+def control_socket() -> socket.socket:
+    """Return what came as the standard input; exit if it is no control socket."""
     try:
         control = socket.socket(fileno=os.dup(0))
     except OSError:
-        sys.exit("privsep-daemon: standard input is not a control socket")
+        sys.exit("standard input is not a control socket: privsep starts this program")
     if (control.family, control.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
-        sys.exit("privsep-daemon: standard input is not a control socket")
+        sys.exit("standard input is not a control socket: privsep starts this program")
     return control
 
 

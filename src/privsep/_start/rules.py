@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DIRECTORY = "/etc/privsep/contexts.d"
 DEADLINE = 10.0
+_LONGEST_NAME = 240  # with .toml and letters of one byte, what a file system takes
 _LONGEST_DEADLINE = 3600.0
 
 
@@ -62,7 +63,8 @@ def path_of(variable: str) -> str:
 
     """
     module, _, name = variable.partition(":")
-    if not all(map(str.isidentifier, (*module.split("."), name))):
+    words = *module.split("."), name
+    if len(variable) > _LONGEST_NAME or not all(map(str.isidentifier, words)):
         msg = f"{variable[:200]!r} is no name of a context: write MODULE:CONTEXT"
         raise StartError(msg)
     return f"{DIRECTORY}/{variable}.toml"

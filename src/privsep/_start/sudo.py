@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 from privsep._start.process import Launched, spawn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from privsep.context import Context
 
 _SPECIAL = re.compile(r"[\s,:=\\\"*?\[\]!]")  # what sudoers(5) has escaped
@@ -46,8 +48,12 @@ def rule(context: Context) -> str:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         user = f"#{os.getuid()}"
-    words = [_SPECIAL.sub(r"\\\g<0>", word) for word in command(context, ())]
-    return f"{user} ALL=(root) NOPASSWD: {' '.join(words)}"
+    return f"{user} ALL=(root) NOPASSWD: {escaped(command(context, ()))}"
+
+
+def escaped(words: Sequence[str]) -> str:
+    """Return a command as sudoers(5) has it written."""
+    return " ".join(_SPECIAL.sub(r"\\\g<0>", word) for word in words)
 
 
 def launch(context: Context, helper: tuple[str, ...]) -> Launched:

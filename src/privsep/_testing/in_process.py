@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING, NoReturn
 
 from privsep._client import forking
@@ -132,6 +133,7 @@ class InProcess(Connection):
 
     def close(self, timeout: float) -> None:
         """Close idle channels, and wait for calls that run."""
+        until = monotonic() + timeout
         self.pool.close()
         for worker in self._workers:
-            worker.thread.join(timeout)
+            worker.thread.join(max(0.0, until - monotonic()))

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import enum
 import struct
-from typing import NamedTuple
+
+from privsep._wire.typed import NamedTuple
 
 HELLO = b"privsep 1 hello"
 REQUEST = b"privsep 1 chan."

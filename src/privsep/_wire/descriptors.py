@@ -10,7 +10,8 @@ import array
 import os
 import socket
 import struct
-from typing import NamedTuple
+
+from privsep._wire.typed import NamedTuple
 
 _CREDENTIALS = struct.Struct("iII")
 _INT_SIZE = array.array("i").itemsize

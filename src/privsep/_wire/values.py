@@ -18,12 +18,12 @@ the *segments* that go beside it, as the descriptors of open files do.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 import msgpack
 
 from privsep._wire.descriptors import close_all
 
+TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from typing import Any
@@ -178,6 +178,8 @@ class Encoder:
             UnsupportedType, LimitExceeded: as `encode`.
 
         """
+        if self.something_beside:  # of a call that a signal's handler ended
+            self.clear()
         if not kwargs and (_NATIVE.issuperset(map(type, args)) or _is_plain(args)):
             data: bytes = self._packer.pack([list(args), kwargs])
             if len(data) > _KEPT_PACKER_BYTES:
@@ -212,6 +214,8 @@ class Encoder:
         kind = type(value)
         if kind in _NATIVE:
             return value
+        if type(value) is bytes or type(value) is bytearray:
+            return self._lower_bytes(value)
         if type(value) is list:
             self._count(len(value), depth)
             return self._lower_items(value, depth)
@@ -220,8 +224,6 @@ class Encoder:
         if type(value) is tuple or type(value) is set or type(value) is frozenset:
             self._count(len(value), depth)
             return [_MARK_OF[kind], *self._lower_items(value, depth)]
-        if type(value) is bytes or type(value) is bytearray:
-            return self._lower_bytes(value)
         return self._lower_scalar(value)
 
     def _lower_bytes(self, value: bytes | bytearray) -> object:

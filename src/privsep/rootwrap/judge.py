@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from time import monotonic
 
 from privsep._start.trust import Untrusted
 from privsep.rootwrap import executables
@@ -31,11 +32,13 @@ NOT_ALLOWED = 99
 NO_COMMAND = 98
 BAD_POLICY = 97
 NO_EXECUTABLE = 96
+NOT_SENT = 1  # a signal: as kill(1) has it
 
 _Reason = tuple["Filter", str]
 _KILL = "kill"
 _MOST_REASONS = 3
 _MOST_SHOWN = 300
+_USER_HOLDS = 1.0  # seconds: groups may come from a server
 
 
 class User:
@@ -51,6 +54,10 @@ class User:
         self.groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
 
 
+#: by name, and until when on the monotonic clock
+_users: dict[str, tuple[User, float]] = {}
+
+
 class Verdict:
     """Whether a command is allowed, and all that happens then.
 
@@ -59,7 +66,7 @@ class Verdict:
     Attributes:
         words: the command that was judged.
         status: ALLOWED, or what the program ends with: NOT_ALLOWED, NO_EXECUTABLE,
-            NO_COMMAND.
+            NO_COMMAND, NOT_SENT.
         filter: the one that decided, or None.
         reasons: each filter that came close, and why it does not allow the command.
         message: the whole in one line.
@@ -91,6 +98,11 @@ class Verdict:
     def allowed(self) -> bool:
         """Whether it may run."""
         return self.status == ALLOWED
+
+    def fail(self, error: OSError) -> None:
+        """Say that it was not carried out: the system did not allow it."""
+        self.status = NO_EXECUTABLE if self.target is None else NOT_SENT
+        self.message = f"{shown(self.words)} cannot be run: {error}"
 
     def close(self) -> None:
         """Let go of what it holds; it can be carried out no more."""
@@ -276,11 +288,17 @@ def _match_within(
 
 
 def _user(decider: Filter) -> User:
-    try:
-        return User(pwd.getpwnam(decider.run_as))
-    except KeyError:
-        msg = f"there is no user {decider.run_as!r} on this system"
-        raise BadPolicy(decider.place, msg) from None
+    """Return as whom a filter's commands run; the system is asked once a second."""
+    name, now = decider.run_as, monotonic()
+    user, until = _users.get(name, (None, 0.0))
+    if user is None or until <= now:
+        try:
+            user = User(pwd.getpwnam(name))
+        except KeyError:
+            msg = f"there is no user {name!r} on this system"
+            raise BadPolicy(decider.place, msg) from None
+        _users[name] = user, now + _USER_HOLDS
+    return user
 
 
 def _refusal(words: tuple[str, ...], reasons: list[_Reason]) -> str:

@@ -1,10 +1,18 @@
-"""Verdicts in the system's log.
+"""What is said of a verdict: on standard error, and in the system's log.
 
-Runs in the privileged process, where ``use_syslog`` is set.  Levels are those of
-logging, by name; the module is not loaded for them.
+Runs in the privileged process; the system's log is for where ``use_syslog`` is set.
+Levels are those of logging, by name; the module is not loaded for them.
 """
 
 from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False  # not typing's: that is 5 ms
+if TYPE_CHECKING:
+    from privsep.rootwrap.errors import BadPolicy
+    from privsep.rootwrap.judge import Verdict
+    from privsep.rootwrap.policy import Policy
 
 _PROGRAM = "privsep-rootwrap"
 
@@ -55,3 +63,28 @@ class Syslog:
         if level >= self._level:
             printable = text.encode("utf-8", "backslashreplace").decode()
             self._write(_PRIORITIES[level], printable)
+
+
+def say(text: str) -> None:
+    """Write a message to the caller, who may not listen."""
+    printable = f"{_PROGRAM}: {text}\n".encode("utf-8", "backslashreplace")
+    try:
+        os.write(2, printable)
+    except OSError:
+        pass
+
+
+def record_verdict(policy: Policy, verdict: Verdict) -> None:
+    """Write a verdict to the system's log, and to the caller if nothing runs."""
+    if policy.syslog is not None:
+        level = INFO if verdict.allowed else ERROR
+        policy.syslog.write(level, f"uid {os.getuid()}: {verdict.message}")
+    if not verdict.allowed:
+        say(verdict.message)
+
+
+def record_failure(policy: Policy, error: BadPolicy) -> None:
+    """Write to both why no verdict could be given."""
+    if policy.syslog is not None:
+        policy.syslog.write(ERROR, f"uid {os.getuid()}: {error}")
+    say(str(error))

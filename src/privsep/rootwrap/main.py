@@ -10,13 +10,7 @@ import os
 
 from privsep.rootwrap import config, log
 from privsep.rootwrap.errors import BadPolicy
-from privsep.rootwrap.judge import (
-    BAD_POLICY,
-    NO_COMMAND,
-    NO_EXECUTABLE,
-    judge,
-    shown,
-)
+from privsep.rootwrap.judge import BAD_POLICY, NO_COMMAND, judge
 from privsep.rootwrap.run import run
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
@@ -46,38 +40,34 @@ def main(arguments: Sequence[str]) -> int:
     """
     _take_over()
     if len(arguments) < 2:  # noqa: PLR2004
-        say(f"no command is given: {_USAGE}")
+        log.say(f"no command is given: {_USAGE}")
         return NO_COMMAND
     if arguments[0].startswith("--"):
         return _explain(*arguments)
     try:
         policy = config.load(arguments[0])
     except BadPolicy as error:
-        say(str(error))
+        log.say(str(error))
         return BAD_POLICY
     return _run(arguments[1:], policy)
 
 
 def _run(words: Sequence[str], policy: Policy) -> int:
     for warning in policy.warnings:
-        say(warning)
+        log.say(warning)
     try:
         verdict = judge(words, policy)
     except BadPolicy as error:
-        _record(policy, log.ERROR, str(error))
-        say(str(error))
+        log.record_failure(policy, error)
         return BAD_POLICY
-    _record(policy, log.INFO if verdict.allowed else log.ERROR, verdict.message)
-    if not verdict.allowed:
-        say(verdict.message)
-        return verdict.status
-    try:
-        run(verdict, policy.descriptors)
-    except OSError as error:
-        message = f"{shown(verdict.words)} cannot be run: {error}"
-        _record(policy, log.ERROR, message)
-        say(message)
-        return 1 if verdict.target else NO_EXECUTABLE
+    log.record_verdict(policy, verdict)
+    if verdict.allowed:
+        try:
+            run(verdict, policy.descriptors)
+        except OSError as error:
+            verdict.fail(error)
+            log.record_verdict(policy, verdict)
+    return verdict.status
 
 
 def _explain(what: str, path: str, *words: str) -> int:
@@ -90,7 +80,7 @@ def _explain(what: str, path: str, *words: str) -> int:
         return explain.show(path)
     if what == "--convert" and not words:
         return convert.convert(path)
-    say(f"{what} is not understood: {_USAGE}")
+    log.say(f"{what} is not understood: {_USAGE}")
     return NO_COMMAND
 
 
@@ -103,17 +93,3 @@ def _take_over() -> None:
             os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)  # noqa: FBT003
     os.closerange(3, 1 << 20)
     os.umask(os.umask(_OTHERS_WRITE) | _OTHERS_WRITE)
-
-
-def _record(policy: Policy, level: int, text: str) -> None:
-    if policy.syslog is not None:
-        policy.syslog.write(level, f"uid {os.getuid()}: {text}")
-
-
-def say(text: str) -> None:
-    """Write a message to the caller, who may not listen."""
-    printable = f"{_NAME}: {text}\n".encode("utf-8", "backslashreplace")
-    try:
-        os.write(2, printable)
-    except OSError:
-        pass

@@ -46,7 +46,7 @@ def run(verdict: Verdict, descriptors: int) -> NoReturn:
     user = verdict.user
     if user is None:
         raise ValueError("the verdict does not allow the command")
-    _limit_descriptors(descriptors)
+    limit_descriptors(descriptors)
     _give_up(verdict.options, user)
     if verdict.target is not None:
         _signal(verdict.target)
@@ -62,6 +62,17 @@ def run(verdict: Verdict, descriptors: int) -> NoReturn:
     os.execve(file, verdict.argv, verdict.environment)  # noqa: S606 - its purpose
 
 
+def is_self(user: User) -> bool:
+    """Return whether this process is `user` as far as `become` makes it so."""
+    if user.uid:
+        return os.getresuid() == (user.uid,) * 3
+    return (
+        os.getresuid() == (user.uid,) * 3
+        and os.getresgid() == (user.gid,) * 3
+        and {*user.groups} == {*os.getgroups()}
+    )
+
+
 def become(user: User) -> None:
     """Take the groups, the gid and the uid of `user`, each id of each kind.
 
@@ -72,7 +83,7 @@ def become(user: User) -> None:
         OSError: as setgroups(2), setresgid(2), setresuid(2).
 
     """
-    if user.uid and os.getresuid() == (user.uid,) * 3:
+    if is_self(user):
         return
     if {*user.groups} != {*os.getgroups()}:
         os.setgroups(user.groups)
@@ -82,7 +93,8 @@ def become(user: User) -> None:
         os.setresuid(user.uid, user.uid, user.uid)
 
 
-def _limit_descriptors(most: int) -> None:
+def limit_descriptors(most: int) -> None:
+    """Lower the soft limit of open files to `most`, if it is higher."""
     soft = os.sysconf("SC_OPEN_MAX")
     if soft > most or soft < 0:  # or there is none
         import resource  # noqa: PLC0415 - few callers have more

@@ -20,3 +20,4 @@ hurried = priv_context.PrivContext(
     logger_name="neutronlike.hurried",
     timeout=0.3,
 )
+copy = default

@@ -1,0 +1,22 @@
+"""The suite's leak check, user and interpreter, for the tests of oslo/."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+_SUITE = Path(__file__).parents[2] / "tests"
+sys.path.insert(0, str(_SUITE))
+
+_spec = importlib.util.spec_from_file_location("suite", _SUITE / "conftest.py")
+assert _spec is not None
+assert _spec.loader is not None
+suite = importlib.util.module_from_spec(_spec)
+sys.modules["suite"] = suite
+_spec.loader.exec_module(suite)
+
+pytest_configure = suite.pytest_configure
+leaves_nothing_behind = suite.leaves_nothing_behind
+public_python = suite.public_python
+unprivileged_user = suite.unprivileged_user

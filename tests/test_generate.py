@@ -1,0 +1,345 @@
+"""What ``privsep generate`` prints: the tools that read it take it, and it works."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from listening import Manager, manage, public_path
+from service import services
+
+if TYPE_CHECKING:
+    import pwd
+    from collections.abc import Callable
+
+    from public_python import PublicPython
+
+__all__ = ["manage", "public_path"]
+
+CONTEXTS = ("plain", "network", "writer", "own_user", "mighty", "private")
+
+START_AND_CALL = """
+    import json, sys, generated
+    generated.network.start("sudo", helper=json.loads(sys.argv[1]))
+    print(generated.echo("value"), generated.network.status().permitted)
+    generated.network.stop()
+"""
+CALLED = [f"value {1 << 12}"]
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        shutil.which(program) is None, reason=f"{program} is not installed"
+    )
+
+
+@pytest.fixture
+def generate(
+    public_python: PublicPython, unprivileged_user: str
+) -> Callable[[str, str], str]:
+    """Return a function that has what is printed for a context."""
+
+    def run(kind: str, name: str) -> str:
+        command = [public_python.command, "generate", kind, f"generated:{name}"]
+        done = subprocess.run(
+            [*command, "--user", unprivileged_user],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run
+
+
+def files_of(text: str) -> dict[str, str]:
+    """Return the files that stand in what is printed, by their paths."""
+    _, *parts = re.split(r"^# (/etc/\S+)\n", text, flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+# -- sudoers, doas, rootwrap ------------------------------------------------------
+
+
+@needs("visudo")
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_visudo_takes_what_is_generated_for_sudoers(
+    generate: Callable[[str, str], str], name: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "sudoers"
+    file.write_text(generate("sudoers", name))
+    subprocess.run(["visudo", "-c", "-f", file], check=True, capture_output=True)
+
+
+@needs("sudo")
+def test_what_is_generated_for_sudoers_lets_the_user_start_that_daemon_only(
+    generate: Callable[[str, str], str],
+    public_python: PublicPython,
+    unprivileged_user: str,
+) -> None:
+    file = Path("/etc/sudoers.d") / unprivileged_user
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440)
+    try:
+        with open(descriptor, "w") as opened:
+            opened.write(generate("sudoers", "network"))
+        lines = public_python.run(
+            START_AND_CALL, '["sudo", "-n"]', user=unprivileged_user
+        )
+        assert lines == CALLED
+        listed = subprocess.run(
+            ["sudo", "-l", "-U", unprivileged_user],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert listed.stdout.count("NOPASSWD:") == 1
+    finally:
+        file.unlink()
+
+
+@needs("doas")
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_doas_takes_what_is_generated_for_it(
+    generate: Callable[[str, str], str],
+    public_python: PublicPython,
+    unprivileged_user: str,
+    name: str,
+    public_path: Path,
+) -> None:
+    file = public_path / "doas.conf"
+    file.write_text(generate("doas", name))
+    words = [public_python.launcher, f"generated:{name}"]
+    for expected, asked in (
+        ("permit nopass", words),
+        ("deny", [words[0], "generated:other"]),
+        ("deny", [*words, "more"]),
+        ("deny", ["/bin/true"]),
+    ):
+        # As the user, since doas -C asks for whom it runs.
+        answer = subprocess.run(
+            ["doas", "-C", file, *asked],
+            capture_output=True,
+            text=True,
+            check=False,
+            user=unprivileged_user,
+            extra_groups=[],
+        )
+        assert answer.stdout.strip() == expected, answer
+
+
+def test_what_is_generated_for_rootwrap_lets_that_daemon_start_and_no_other(
+    generate: Callable[[str, str], str], public_python: PublicPython, public_path: Path
+) -> None:
+    filters = public_path / "filters.d"
+    filters.mkdir()
+    (filters / "privsep.filters").write_text(generate("rootwrap-filter", "network"))
+    policy = public_path / "rootwrap.conf"
+    policy.write_text(f"[DEFAULT]\nfilters_path={filters}\nexec_dirs=/usr/bin\n")
+    rootwrap = [public_python.executable, "-I", "-m", "privsep.rootwrap", str(policy)]
+    assert public_python.run(START_AND_CALL, json.dumps(rootwrap)) == CALLED
+    other = [*rootwrap, public_python.launcher, "generated:plain"]
+    refused = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert refused.returncode == 99
+    assert "generated:plain" in refused.stderr
+
+
+# -- systemd ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def units(
+    generate: Callable[[str, str], str], public_path: Path
+) -> Callable[[str], Path]:
+    """Return a function that writes the units of a context, and has the service's."""
+
+    def write(name: str) -> Path:
+        for path, text in files_of(generate("systemd", name)).items():
+            (public_path / Path(path).name).write_text(text)
+        return public_path / f"privsep-generated-{name}.service"
+
+    return write
+
+
+@needs("systemd-analyze")
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_systemd_takes_the_units_and_finds_nothing_to_say(
+    units: Callable[[str], Path], name: str
+) -> None:
+    service = units(name)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", service, service.with_suffix(".socket")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs("systemd-analyze")
+@pytest.mark.parametrize("name", ["plain", "network", "writer"])
+def test_the_exposure_of_the_unit_is_at_most_two(
+    units: Callable[[str], Path], name: str
+) -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", units(name)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    verdict = done.stdout.splitlines()[-1]
+    print(verdict)
+    assert float(verdict.split(":")[-1].split()[0]) <= 2.0
+
+
+def options_of(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+
+
+def test_each_option_of_a_unit_has_its_reason_above(
+    generate: Callable[[str, str], str],
+) -> None:
+    for text in files_of(generate("systemd", "own_user")).values():
+        lines = text.splitlines()
+        for above, line in zip(["", *lines], lines, strict=False):
+            if re.match(r"\w+ ?=", line) and not line.startswith("Description="):
+                assert above.startswith("# "), line
+
+
+def test_a_unit_grants_what_its_context_declares_and_no_more(
+    generate: Callable[[str, str], str], unprivileged_user: str
+) -> None:
+    found = {
+        name: options_of(files_of(generate("systemd", name))[_service(name)])
+        for name in CONTEXTS
+    }
+    plain, network, writer = (found[name] for name in CONTEXTS[:3])
+    assert plain["CapabilityBoundingSet"] == ""
+    assert "AmbientCapabilities" not in plain
+    assert network["CapabilityBoundingSet"] == "CAP_NET_ADMIN"
+    assert network["AmbientCapabilities"] == "CAP_NET_ADMIN"
+    assert plain["DynamicUser"] == "yes"
+    assert plain["TimeoutStopSec"] == "15"
+    assert network["TimeoutStopSec"] == "3610"
+    assert writer["TimeoutStopSec"] == "70"
+    assert writer["ReadWritePaths"] == r'"/etc/a b%%\"\\$c"'
+    assert "ProtectHome" not in writer
+    assert writer["PrivateNetwork"] == "yes"
+    assert "PrivateNetwork" not in network
+    own_user = found["own_user"]
+    assert own_user["User"] == "daemon"
+    assert "DynamicUser" not in own_user
+    assert own_user["ReadWritePaths"] == "/ /var/log/my-service"
+    assert "ProtectProc" not in own_user
+    assert "ProtectClock" not in own_user
+    assert own_user["SystemCallFilter"].endswith(" @clock")
+    assert "PrivateMounts" not in found["mighty"]
+    assert "AF_PACKET" in found["mighty"]["RestrictAddressFamilies"]
+    # Its sandbox is made with it, and then it is gone.
+    assert found["private"]["AmbientCapabilities"] == "CAP_SYS_ADMIN"
+    rules = files_of(generate("systemd", "plain"))
+    assert (
+        f'users = ["{unprivileged_user}"]\n'
+        in rules["/etc/privsep/contexts.d/generated:plain.toml"]
+    )
+
+
+def _service(name: str) -> str:
+    return f"/etc/systemd/system/privsep-generated-{name}.service"
+
+
+# The daemon as the unit has it, but for what only systemd itself can do: its system
+# calls are looked at instead of filtered.
+_AS_SYSTEMD = """
+import ctypes, os, sys
+PR_SET_MDWE, REFUSE_EXEC_GAIN = 65, 1
+ctypes.CDLL(None).prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@needs("systemd-analyze")
+@needs("strace")
+def test_the_daemon_works_with_the_system_calls_that_its_unit_allows(
+    manage: Callable[..., Manager],
+    generate: Callable[[str, str], str],
+    public_python: PublicPython,
+    public_path: Path,
+    user_entry: pwd.struct_passwd,
+) -> None:
+    text = files_of(generate("systemd", "network"))[_service("network")]
+    allowed = _expanded(options_of(text)["SystemCallFilter"].split())
+    trace = public_path / "trace"
+    trace.touch()
+    os.chown(trace, user_entry.pw_uid, -1)
+    before = [
+        *("setpriv", f"--reuid={user_entry.pw_uid}", f"--regid={user_entry.pw_gid}"),
+        *("--clear-groups", "--no-new-privs", "--bounding-set=-all,+net_admin"),
+        *("--inh-caps=+net_admin", "--ambient-caps=+net_admin"),
+        *(public_python.executable, "-I", "-c", _AS_SYSTEMD),
+        *("/usr/bin/strace", "-D", "-f", "-qq", "-o", str(trace)),
+    ]
+    manager = manage("service:network", before=before)
+    service = services["network"]
+    service.context.start("socket", path=manager.path)
+    try:
+        assert service.run_program("/bin/echo", "output") == "output\n"
+        assert service.context.status().effective == 1 << 12
+    finally:
+        service.context.stop()
+    manager.end()
+    used = set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE))
+    assert "capset" in used
+    # To trace is what the daemon attempts after the drop, and must not be able to.
+    assert used - allowed <= {"ptrace"}
+
+
+def _expanded(words: list[str]) -> set[str]:
+    """Return the system calls that a list of names and groups stands for."""
+    found = {word for word in words if not word.startswith("@")}
+    groups = [word for word in words if word.startswith("@")]
+    while groups:
+        done = subprocess.run(
+            ["systemd-analyze", "--no-pager", "syscall-filter", groups.pop()],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for line in done.stdout.splitlines()[1:]:
+            name = line.strip()
+            if name.startswith("@"):
+                groups.append(name)
+            elif not name.startswith("#"):
+                found.add(name)
+    return found
+
+
+# -- what cannot be generated -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sudoers", "generated:plain"], "say by --user whom the service runs as"),
+        (["sudoers", "generated:plain", "--user", "no\nbody"], "there is no user"),
+        (["sudoers", "generated:echo", "--user", "root"], "is not a privsep.Context"),
+        (["sudoers", "absent:plain", "--user", "root"], "No module named 'absent'"),
+    ],
+)
+def test_what_cannot_be_generated_is_told(
+    public_python: PublicPython, unprivileged_user: str, words: list[str], said: str
+) -> None:
+    done = subprocess.run(
+        [public_python.command, "generate", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert said in done.stderr
