@@ -24,7 +24,7 @@ from privsep._testing import faults
 from privsep.testing import Call, Daemon, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     Begin = Callable[..., Daemon]
 
@@ -258,6 +258,53 @@ def test_a_daemon_whose_workers_are_threads_dies(
     with pytest.raises(privsep.DaemonGone):
         tested.steps_in_thread(path)
     assert path.read_text() == _EFFECTS[fault]
+
+
+async def _all(items: AsyncIterator[str]) -> list[str]:
+    return [item async for item in items]
+
+
+_OTHER_KINDS: dict[str, tuple[Callable[..., Any], Callable[[Path], object]]] = {
+    "generator": (tested.steps_yielded, lambda path: list(tested.steps_yielded(path))),
+    "coroutine": (
+        tested.steps_awaited,
+        lambda path: asyncio.run(tested.steps_awaited(path)),
+    ),
+    "asynchronous generator": (
+        tested.steps_yielded_later,
+        lambda path: asyncio.run(_all(tested.steps_yielded_later(path))),
+    ),
+    "awaited": (
+        tested.steps,
+        lambda path: asyncio.run(_awaited(privsep.aio(tested.steps)(path))),
+    ),
+}
+
+
+async def _awaited(result: Any) -> object:
+    return await result
+
+
+@pytest.mark.parametrize("kind", _OTHER_KINDS)
+def test_streams_and_awaited_calls_are_recorded_and_die(
+    daemon: Daemon, tmp_path: Path, kind: str
+) -> None:
+    function, call = _OTHER_KINDS[kind]
+    path = tmp_path / "steps"
+    tested.context.start("auto")
+    result = call(path)
+    assert result in ("done", ["item"])
+    for fault, effect in _EFFECTS.items():
+        path.write_text("")
+        daemon.dies(**{fault: len(daemon.calls) + 1})
+        if fault == "before":
+            assert call(path) == result
+        else:
+            with pytest.raises(privsep.DaemonGone):
+                call(path)
+            assert path.read_text() == effect
+    assert call(path) == result
+    assert daemon.calls == [Call(function, path)] * 5
 
 
 def test_a_daemon_dies_more_than_once(in_process: Daemon, tmp_path: Path) -> None:

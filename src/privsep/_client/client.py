@@ -20,7 +20,6 @@ from privsep._client import forking
 from privsep._client.channel import NotStarted
 from privsep._client.connection import Connection
 from privsep._client.pending import PendingCall
-from privsep._start.methods import chosen, connect
 from privsep.context import StartOptions, status_entry
 from privsep.status import DaemonStatus
 
@@ -79,13 +78,9 @@ class Client:
         return self._connection is not None
 
     def _launch(self) -> Connection:
-        options = chosen(self.context, self._options)
-        if options.method == "socket":
-            control = connect(self.context, options)
-            return Connection(control, self.context, options.method)
-        launched, method = self.context.launch(options)
+        launched, method = self.context.launch(self._options)
         self._forked = method == "fork"
-        return Connection(launched.control, self.context, method, launched)
+        return Connection(launched, self.context, method)
 
     def _refuse_second_fork(self) -> None:
         if self._forked:

@@ -81,7 +81,7 @@ class RecordingClient(Client):
             launched = userns.launch(self.context, _NAMESPACES, _SERVE_USERNS)
             what = f"context {self.context.name!r} could not be started by userns"
             _, launched = wait_until_ready(launched, what, "", deadline)
-        return _Mortal(launched.control, self.context, self._mode, launched)
+        return _Mortal(launched, self.context, self._mode)
 
     def _kill(self) -> None:
         """Have the daemon dead, and forget it."""
