@@ -21,6 +21,8 @@ TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from privsep.rootwrap.policy import Policy
 
+#: bytes of a command: more than any system takes (ARG_MAX, execve(2))
+MAX_MESSAGE = 8 << 20
 STARTED = b"s"  #: what the worker says on the line
 _NULL = 0  # a worker's own standard input
 _BYTES = frozenset({bytes})
