@@ -128,6 +128,14 @@ LARGE = (
     Ratio(floor("a sealed memfd each way", "memfd-large"), BARE_COPY),
 )
 
+STREAM = (Ratio(privsep("stream"), floor("the same bytes, bare", "stream"), at_most=3),)
+
+STREAM_ITEM = (Ratio(privsep("stream-item", "an item"), privsep("echo", "a call")),)
+
+ASYNCIO = (
+    Ratio(privsep("echo-asyncio", "await aio(echo)(1)"), privsep("echo", "echo(1)")),
+)
+
 VALIDATION = (
     Ratio(
         privsep("echo-annotated", "str, int, list[str]"),
@@ -183,6 +191,29 @@ ROWS = (
         LARGE,
         operations=3,
         rounds=40,
+    ),
+    Row(
+        "stream",
+        "a gibibyte in items of 64 KiB",
+        STREAM,
+        operations=1,
+        rounds=10,
+    ),
+    Row(
+        "stream-item",
+        "an item of a stream, and a call, on one processor",
+        STREAM_ITEM,
+        operations=1000,
+        rounds=100,
+        processors=1,
+    ),
+    Row(
+        "echo-asyncio",
+        "awaiting echo(1), and calling it, on one processor",
+        ASYNCIO,
+        operations=100,
+        rounds=100,
+        processors=1,
     ),
     Row(
         "validation",

@@ -31,7 +31,8 @@ REQUEST = b"privsep 1 chan."
 HEADER = struct.Struct("!IB")
 CALL_HEADER = struct.Struct("!diH")
 FATE = struct.Struct("!BiI")
-CALL, RET, ERR, LOG, BYE, SEGMENTS = 1, 2, 3, 4, 5, 13
+CALL, RET, ERR, LOG, BYE, ATTACH, SEGMENTS = 1, 2, 3, 4, 5, 6, 13
+ITEM, END, NEXT, SEND, THROW, CLOSE = 7, 8, 9, 10, 11, 12
 ENDED, OVERRAN, RUNS_ON, NOT_STARTED, TOO_MANY, NO_WORKER = 1, 2, 3, 4, 5, 6
 
 #: Seconds: what hangs shall not block for ever.  Calls have twice as long, so what

@@ -17,7 +17,7 @@ import privsep
 from privsep._lockdown import libc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 log = logging.getLogger("service")
 counter = 0
@@ -25,6 +25,13 @@ counter = 0
 
 def echo(value: object) -> object:
     return value
+
+
+def numbers(stop: int, error: str = "") -> Generator[int, None, None]:
+    """Yield numbers, and raise an exception then, if it is named."""
+    yield from range(stop)
+    if error:
+        fail(error)
 
 
 def process_id() -> int:
@@ -178,6 +185,7 @@ class Service:
         self.context = context
         expose = context.entrypoint
         self.echo = expose(echo)
+        self.numbers = expose(numbers)
         self.process_id = expose(process_id)
         self.status = expose(status)
         self.sleep = expose(sleep)

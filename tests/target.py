@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterator
 
 
 class Level(enum.IntEnum):
@@ -97,6 +97,46 @@ def count_arguments(*values: object) -> int:
     return len(values)
 
 
+def count_up() -> Iterator[int]:
+    """Yield numbers without end; say on stdout why that ends."""
+    number = 0
+    try:
+        while True:
+            yield number
+            number += 1
+    except BaseException as error:
+        print(f"ended by {type(error).__name__}{error.args}", flush=True)
+        raise
+
+
+def count_up_briefly() -> Iterator[int]:
+    """As `count_up`; its deadline is 0.3 seconds."""
+    yield from count_up()
+
+
+def yield_much_briefly() -> Iterator[bytes]:
+    """Yield more than a socket holds; its deadline is 0.3 seconds."""
+    while True:
+        yield bytes(1 << 20)
+
+
+def count_to_three() -> Iterator[int]:
+    yield from range(3)
+
+
+def answer() -> Generator[object, object, None]:
+    """Yield what is sent; its window is 0."""
+    got: object = None
+    while True:
+        got = yield got
+
+
+def yield_files() -> Iterator[object]:
+    while True:
+        with open("/dev/null", "rb") as file:
+            yield file
+
+
 def return_file() -> object:
     return open("/dev/null", "rb")
 
@@ -133,9 +173,15 @@ def _expose(context: privsep.Context) -> privsep.Context:
         process_id,
         count_arguments,
         return_file,
+        count_up,
+        count_to_three,
+        yield_files,
     )
     for function in functions:
         context.entrypoint(function)  # pyright: ignore[reportArgumentType] - several
+    context.entrypoint(window=0)(answer)
+    context.entrypoint(timeout=0.3)(count_up_briefly)
+    context.entrypoint(timeout=0.3)(yield_much_briefly)
     return context
 
 

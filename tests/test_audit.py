@@ -71,6 +71,34 @@ def test_a_failing_call_is_recorded_with_its_exceptions_class_alone(
     assert "error" not in then
 
 
+@pytest.mark.parametrize("isolation", ["process", "thread"])
+def test_a_stream_is_recorded_with_the_number_of_its_items(
+    audited: Start, isolation: str
+) -> None:
+    service = audited(isolation=isolation)
+    assert list(service.numbers(30)) == list(range(30))
+    with pytest.raises(KeyError):
+        list(service.numbers(2, "KeyError"))
+    stream = service.numbers(1000)
+    next(stream)
+    stream.close()
+    assert service.echo(1) == 1
+    whole, failed, closed, _ = service.calls()
+    assert (whole["outcome"], whole["items"]) == ("returned", 30)
+    assert (failed["outcome"], failed["items"]) == ("raised", 2)
+    assert failed["error"] == "builtins.KeyError"
+    assert (closed["outcome"], closed["items"]) == ("closed", 1)
+
+
+def test_a_stream_that_its_client_has_left_is_recorded(audited: Start) -> None:
+    service = audited()
+    stream = service.numbers(1000)
+    next(stream)
+    del stream
+    (call,) = service.calls()
+    assert (call["outcome"], call["items"]) == ("closed", 1)
+
+
 def test_an_exception_whose_class_answers_nothing_is_recorded(audited: Start) -> None:
     service = audited()
     with pytest.raises(ValueError):

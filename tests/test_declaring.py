@@ -151,10 +151,27 @@ async def _async_generator() -> Any:
     yield
 
 
-@pytest.mark.parametrize("wrong", [_generator, _coroutine, _async_generator])
-def test_a_generator_or_coroutine_function_is_an_error(wrong: Any) -> None:
-    with pytest.raises(TypeError, match="generator or a coroutine function"):
-        _context().entrypoint(wrong)
+def test_what_stands_for_a_coroutine_function_is_one() -> None:
+    assert inspect.iscoroutinefunction(_context().entrypoint(_coroutine))
+
+
+def _plain() -> None: ...
+
+
+@pytest.mark.parametrize("function", [_coroutine, _plain])
+def test_the_deadline_of_an_item_is_for_generators(function: Any) -> None:
+    with pytest.raises(TypeError, match="no generator function"):
+        _context().entrypoint(item_timeout=1.0)(function)
+    assert callable(_context().entrypoint(item_timeout=1.0)(_generator))
+    assert callable(_context().entrypoint(item_timeout=1.0)(_async_generator))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"window": -1}, {"window": 1025}, {"item_timeout": 0}]
+)
+def test_what_a_stream_may_not_have_is_an_error(wrong: Any) -> None:
+    with pytest.raises(ValueError):
+        _context().entrypoint(**wrong)(_generator)
 
 
 def test_a_function_that_runs_a_coroutine_function_is_admitted() -> None:

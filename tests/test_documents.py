@@ -95,7 +95,14 @@ _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/reference.md", "docs/sudo.md", "docs/systemd.md"]
+    "name",
+    [
+        "README.md",
+        "docs/asyncio.md",
+        "docs/reference.md",
+        "docs/sudo.md",
+        "docs/systemd.md",
+    ],
 )
 def test_a_link_leads_to_a_page_and_to_a_heading_of_it(name: str) -> None:
     document = _ROOT / name
@@ -122,6 +129,7 @@ _CALLABLES: dict[str, Callable[..., object]] = {
     "Sandbox": privsep.Sandbox,
     "Audit": privsep.Audit,
     "Fd": privsep.Fd,
+    "aio": privsep.aio,
     "open_beneath": privsep.open_beneath,
     "Beneath": privsep.Beneath,
     "Len": privsep.Len,

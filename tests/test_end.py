@@ -395,7 +395,7 @@ def test_a_channel_that_a_signals_handler_took_from_its_call_is_replaced(
     assert client is not None
     # As a handler that raises between two steps of a call, which cannot be timed.
     lost = client.ensure_started().pool.idle.pop()
-    sockets = lost._sock, lost._fate
+    sockets = lost.sock, lost.fate
     del lost
     assert service.echo(2) == 2
     for sock in sockets:

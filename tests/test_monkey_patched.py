@@ -95,6 +95,25 @@ def test_a_patched_client_starts_calls_and_stops(patch: str, method: str) -> Non
 
 
 @either_method
+def test_green_threads_go_through_streams(patch: str, method: str) -> None:
+    lines = run(
+        patch,
+        """
+        start()
+        def consume():
+            return list(started.numbers(100)) == list(range(100))
+        print(all([wait(green) for green in [spawn(consume) for _ in range(6)]]))
+        stream = started.numbers(100)
+        print(next(stream), next(stream))
+        stream.close()
+        started.context.stop()
+        """,
+        method,
+    )
+    assert lines == ["True", "0 1"]
+
+
+@either_method
 def test_concurrent_green_threads_each_get_their_own_result(
     patch: str, method: str
 ) -> None:

@@ -598,7 +598,7 @@ def test_a_daemon_listens_at_no_path_where_others_may_write(
     os.chown(place, uid, uid)
     (public_path / "link").symlink_to(place)
     for directory in ("place", "link", "place/.."):
-        path = str(public_path / directory / "daemon.sock")
+        path = f"{public_path}/{directory}/daemon.sock"
         command = [public_python.command, "serve", "--listen", path, "service:plain"]
         # Where it is not refused, it ends because nobody hears that it is ready.
         notify = {"NOTIFY_SOCKET": "/nowhere"}

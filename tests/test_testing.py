@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,7 +24,7 @@ from privsep._testing import faults
 from privsep.testing import Call, Daemon, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     Begin = Callable[..., Daemon]
 
@@ -85,6 +86,27 @@ def test_what_crosses_in_a_real_daemon_crosses_and_nothing_else(
     with pytest.raises(LookupError, match="no luck") as caught:
         tested.fail("no luck")
     assert "in fail" in str(caught.value.__cause__)
+
+
+def test_streams_and_awaited_calls_run_and_are_on_record(daemon: Daemon) -> None:
+    assert list(tested.numbers(50)) == list(range(50))
+    assert asyncio.run(tested.later(Account("ann"))) == Account("ann")
+    assert asyncio.run(privsep.aio(tested.echo)(1)) == 1
+    assert daemon.calls == [
+        Call(tested.numbers, 50),
+        Call(tested.later, Account("ann")),
+        Call(tested.echo, 1),
+    ]
+
+
+@pytest.mark.parametrize("fault", ["before", "during", "after"])
+def test_a_daemon_dies_in_a_stream(begin: Begin, mode: Mode, fault: str) -> None:
+    daemon = begin(tested.context, mode)
+    tested.context.start("exec")
+    daemon.dies(**{fault: 1})
+    with pytest.raises(privsep.DaemonGone) if fault != "before" else nullcontext():
+        list(tested.numbers(50))
+    assert list(tested.numbers(50)) == list(range(50))
 
 
 def test_max_message_counts(begin: Begin, mode: Mode) -> None:
@@ -236,6 +258,53 @@ def test_a_daemon_whose_workers_are_threads_dies(
     with pytest.raises(privsep.DaemonGone):
         tested.steps_in_thread(path)
     assert path.read_text() == _EFFECTS[fault]
+
+
+async def _all(items: AsyncIterator[str]) -> list[str]:
+    return [item async for item in items]
+
+
+_OTHER_KINDS: dict[str, tuple[Callable[..., Any], Callable[[Path], object]]] = {
+    "generator": (tested.steps_yielded, lambda path: list(tested.steps_yielded(path))),
+    "coroutine": (
+        tested.steps_awaited,
+        lambda path: asyncio.run(tested.steps_awaited(path)),
+    ),
+    "asynchronous generator": (
+        tested.steps_yielded_later,
+        lambda path: asyncio.run(_all(tested.steps_yielded_later(path))),
+    ),
+    "awaited": (
+        tested.steps,
+        lambda path: asyncio.run(_awaited(privsep.aio(tested.steps)(path))),
+    ),
+}
+
+
+async def _awaited(result: Any) -> object:
+    return await result
+
+
+@pytest.mark.parametrize("kind", _OTHER_KINDS)
+def test_streams_and_awaited_calls_are_recorded_and_die(
+    daemon: Daemon, tmp_path: Path, kind: str
+) -> None:
+    function, call = _OTHER_KINDS[kind]
+    path = tmp_path / "steps"
+    tested.context.start("auto")
+    result = call(path)
+    assert result in ("done", ["item"])
+    for fault, effect in _EFFECTS.items():
+        path.write_text("")
+        daemon.dies(**{fault: len(daemon.calls) + 1})
+        if fault == "before":
+            assert call(path) == result
+        else:
+            with pytest.raises(privsep.DaemonGone):
+                call(path)
+            assert path.read_text() == effect
+    assert call(path) == result
+    assert daemon.calls == [Call(function, path)] * 5
 
 
 def test_a_daemon_dies_more_than_once(in_process: Daemon, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import enum
 import logging
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 log = logging.getLogger("tested")
 context = privsep.Context("tested", capabilities=[], workers=1, timeout=120.0)
@@ -45,6 +46,17 @@ def echo(value: object) -> object:
 def add(account: Account, password: privsep.Secret[str], *, uid: int = 0) -> Account:
     assert password.reveal()
     account.name += str(uid)
+    return account
+
+
+@context.entrypoint
+def numbers(stop: int) -> Generator[int, None, str]:
+    yield from range(stop)
+    return "all"
+
+
+@context.entrypoint
+async def later(account: Account) -> Account:
     return account
 
 
@@ -122,6 +134,28 @@ def steps_in_thread(path: Path) -> str:
 def append(path: Path, word: str) -> None:
     with path.open("a") as file:
         file.write(f"{word} ")
+
+
+@context.entrypoint
+def steps_yielded(path: Path) -> Iterator[str]:
+    append(path, "first")
+    append(path, "second")
+    yield "item"
+
+
+@context.entrypoint
+async def steps_awaited(path: Path) -> str:
+    append(path, "first")
+    await asyncio.sleep(0)
+    append(path, "second")
+    return "done"
+
+
+@context.entrypoint
+async def steps_yielded_later(path: Path) -> AsyncIterator[str]:
+    append(path, "first")
+    append(path, "second")
+    yield "item"
 
 
 @context.entrypoint

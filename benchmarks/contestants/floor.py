@@ -28,6 +28,10 @@ CALL_HEAD = b"h" * 60
 
 LARGE = 16 << 20
 """The bytes of a large value."""
+ITEM = 64 << 10
+"""The bytes of an item of a long stream."""
+ITEMS = 16 << 10
+"""How many make a gibibyte."""
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 PASS = (sys.executable, "-I", "-S", "-c", "pass")
@@ -85,6 +89,28 @@ def copy_large() -> Round:
         return sock.recv_into(buffer, LARGE, socket.MSG_WAITALL) == LARGE
 
     return _there_and_back(lambda sock: sock.sendall(buffer), receive)
+
+
+def stream() -> Round:
+    """Receive a gibibyte from another process over a stream socketpair, in items."""
+    item = bytes(ITEM)
+    buffer = memoryview(bytearray(ITEM))
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    other = os.fork()
+    if other == 0:
+        near.close()
+        while far.recv(1):
+            for _ in range(ITEMS):
+                far.sendall(item)
+        os._exit(0)
+    far.close()
+
+    def call() -> None:
+        near.send(b"x")
+        for _ in range(ITEMS):
+            near.recv_into(buffer, ITEM, socket.MSG_WAITALL)
+
+    return latency(call)
 
 
 def memfd_large() -> Round:
@@ -151,6 +177,7 @@ if __name__ == "__main__":
             "packed-ping-pong": packed_ping_pong,
             "copy-large": copy_large,
             "memfd-large": memfd_large,
+            "stream": stream,
             "pass": lambda: command(*PASS),
             "sudo-pass": sudo_pass,
             "true": lambda: command("true"),

@@ -1,10 +1,14 @@
 """Ours, from this repository."""
 
+import asyncio
+import statistics
 from functools import partial
+from time import perf_counter_ns
 from typing import Literal
 
+import privsep
 from benchmarks.contestants import lockdown
-from benchmarks.contestants.floor import LARGE
+from benchmarks.contestants.floor import ITEM, ITEMS, LARGE
 from benchmarks.contestants.measure import (
     Round,
     first_use,
@@ -17,6 +21,8 @@ from benchmarks.contestants.measure import (
 )
 from benchmarks.contestants.privsep_contexts import (
     WORKERS,
+    chunks,
+    count,
     echo,
     echo_annotated,
     echo_large,
@@ -42,6 +48,45 @@ def echo_of_large_value() -> Round:
     place(pin_worker)
     value = bytes(LARGE)
     return latency(lambda: echo_large(value))
+
+
+def stream() -> Round:
+    """Receive a gibibyte in items from a generator, served by a process."""
+    processes.start("fork")
+
+    def call() -> None:
+        for _ in chunks(ITEM, ITEMS):
+            pass
+
+    return latency(call)
+
+
+def stream_item() -> Round:
+    """Take the items of a long stream, served by a process."""
+    processes.start("fork")
+    place(pin_worker)
+    numbers = count()
+    return latency(lambda: next(numbers))
+
+
+def echo_in_loop() -> Round:
+    """Await echo(1) from one task, served by a process."""
+    processes.start("fork")
+    place(pin_worker)
+    awaited = privsep.aio(echo)
+
+    def run(count: int) -> float:
+        async def calls() -> float:
+            times = []
+            for _ in range(count):
+                begin = perf_counter_ns()
+                await awaited(1)
+                times.append(perf_counter_ns() - begin)
+            return statistics.median(times)
+
+        return asyncio.run(calls())
+
+    return run
 
 
 def echo_three(*, annotated: bool) -> Round:
@@ -120,6 +165,9 @@ if __name__ == "__main__":
         {
             "echo": echo_one,
             "echo-large": echo_of_large_value,
+            "stream": stream,
+            "stream-item": stream_item,
+            "echo-asyncio": echo_in_loop,
             "echo-annotated": lambda: echo_three(annotated=True),
             "echo-unannotated": lambda: echo_three(annotated=False),
             "echo-audited": echo_audited,

@@ -3,6 +3,9 @@
 Not in the script itself: exec and sudo start a daemon that imports them.
 """
 
+import itertools
+from collections.abc import Iterator
+
 import privsep
 from benchmarks.contestants.placement import pin
 
@@ -26,6 +29,20 @@ def echo(value: int) -> int:
 def echo_large(value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Return the value, which nobody looks at."""
     return value
+
+
+@processes.entrypoint
+def chunks(size: int, times: int) -> Iterator[bytes]:
+    """Yield the same bytes so many times."""
+    item = bytes(size)
+    for _ in range(times):
+        yield item
+
+
+@processes.entrypoint(timeout=None)
+def count() -> Iterator[int]:
+    """Yield numbers without end."""
+    yield from itertools.count()
 
 
 @processes.entrypoint

@@ -538,6 +538,26 @@ def test_the_helper_refuses_what_is_no_context_under_its_own_name(
             assert control.recv(1) == b""
 
 
+@pytest.mark.parametrize("helper", ["", "false", "/nonexistent"])
+def test_nothing_is_left_of_the_socket_however_a_start_ends(helper: str) -> None:
+    said = run(
+        f"""
+logging.getLogger("oslo.privsep.daemon").setLevel(logging.INFO)
+if {helper!r}:
+    cfg.CONF.set_override("helper_command", {helper!r}, group="neutronlike")
+try:
+    operations.echo(1)
+except (daemon.FailedToDropPrivileges, OSError):
+    pass
+(line,) = [text for _, text in logged if text.startswith("Running privsep helper")]
+path = line.split("'")[-2]
+print(json.dumps([path, os.path.lexists(os.path.dirname(path))]))
+"""
+    )
+    assert said[0].startswith("/tmp/")
+    assert said[1] is False
+
+
 @needs_root
 def test_a_helper_in_whose_place_another_user_connects_is_not_used(
     place: Path,

@@ -8,6 +8,7 @@ TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from privsep._wire.open_files import Fd
     from privsep.audit import Audit
+    from privsep.awaiting import aio
     from privsep.boundary import Len, Pattern, Predicate, Range, Secret
     from privsep.context import Context
     from privsep.errors import (
@@ -43,6 +44,7 @@ __all__ = [
     "StartError",
     "Unserializable",
     "WorkerDied",
+    "aio",
     "drop_privileges",
     "open_beneath",
 ]
@@ -69,6 +71,7 @@ _LAZY = {
     "StartError": "privsep.errors",
     "Unserializable": "privsep.errors",
     "WorkerDied": "privsep.errors",
+    "aio": "privsep.awaiting",
     "drop_privileges": "privsep.privileges",
     "open_beneath": "privsep.paths",
 }

@@ -7,12 +7,20 @@ mistake here, and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Generator,
+    Iterator,
+)
 from typing import TYPE_CHECKING, Annotated, assert_type
 
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import (
+        Callable,
+    )
     from pathlib import Path
 
 context = privsep.Context("typed", capabilities=[], validate="convert")
@@ -85,3 +93,58 @@ Service.of_class("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumen
 number: str = bare("x")  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 context.entrypoint(timeout="x")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 privsep.Context("x", capabilities=[], validate="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+# -- generators and coroutines ---------------------------------------------------
+
+
+@context.entrypoint
+def iterate(stop: int) -> Iterator[int]:
+    yield from range(stop)
+
+
+@context.entrypoint(timeout=None, item_timeout=1.0, window=0)
+def generate(stop: int) -> Generator[int, str, bytes]:
+    yield stop
+    return b""
+
+
+@context.entrypoint
+async def wait(seconds: float) -> str:
+    return str(seconds)
+
+
+@context.entrypoint
+async def iterate_async(stop: int) -> AsyncIterator[int]:
+    yield stop
+
+
+@context.entrypoint
+async def generate_async(stop: int) -> AsyncGenerator[int, str]:
+    yield stop
+
+
+async def in_a_loop() -> None:
+    assert_type(await wait(1.0), str)
+    assert_type(await privsep.aio(wait)(1.0), str)
+    assert_type(await privsep.aio(bare)("x", loud=True), int)
+    assert_type(iterate_async(1), AsyncIterator[int])
+    assert_type(privsep.aio(iterate)(1), AsyncIterator[int])
+    assert_type(privsep.aio(iterate_async)(1), AsyncIterator[int])
+    assert_type(privsep.aio(generate)(1), AsyncGenerator[int, str])
+    assert_type(privsep.aio(generate_async)(1), AsyncGenerator[int, str])
+    assert_type(await generate_async(1).asend("x"), int)
+    async for item in privsep.aio(iterate)(1):
+        assert_type(item, int)
+    await privsep.aio(bare)(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await privsep.aio(wait)()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    privsep.aio(iterate)("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await generate_async(1).asend(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+assert_type(iterate(1), Iterator[int])
+assert_type(generate(1), Generator[int, str, bytes])
+assert_type(generate(1).send("x"), int)
+iterate("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+generate(1).send(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+wait("x")  # type: ignore[arg-type, unused-coroutine]  # pyright: ignore[reportArgumentType, reportUnusedCoroutine]

@@ -92,7 +92,9 @@ class Engine(privsep.Context):
     def launch(self, options: StartOptions) -> tuple[Launched, str]:
         """Start the daemon; see `privsep.Context.launch`."""
         if self._forks:
-            launched, method = super().launch(options)
+            from privsep._start import methods  # noqa: PLC0415 - as below
+
+            launched, method = methods.launch(self, options)
             # What was forked is started again by command, where there can be one.
             self._forks = self.owner.pypath is None
             if not self._forks:

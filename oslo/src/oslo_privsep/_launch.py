@@ -40,7 +40,7 @@ def launch(engine: Engine) -> Launched:
 
     """
     # Not tempfile's directory: filters that services ship name /tmp.
-    directory = tempfile.mkdtemp(prefix="privsep-", dir="/tmp")
+    directory = tempfile.mkdtemp(dir="/tmp")
     logger = logging.getLogger(engine.logger)
     try:
         path = f"{directory}/privsep.sock"
@@ -116,15 +116,9 @@ def _accept(
             ready = {key.fileobj for key, _ in selector.select(deadline - monotonic())}
     finally:
         os.close(pidfd)
-    if listener in ready:
-        control, _ = listener.accept()
-        control.settimeout(None)
-        uid = peer_credentials(control).uid
-        if uid in (0, os.geteuid()):
-            return control
-        control.close()
-        msg = f"uid {uid}, neither root nor this user, connected in the helper's place"
-        raise StartError(msg)
+    control = _connection(listener)
+    if control is not None:
+        return control
     if not ready:
         msg = f"privsep helper command did not connect within {DEADLINE:g} s"
         raise StartError(msg)
@@ -134,6 +128,30 @@ def _accept(
     else:
         msg = "privsep helper command exited without connecting"
     logging.getLogger(engine.logger).critical("%s", msg)
+    raise StartError(msg)
+
+
+def _connection(listener: socket.socket) -> socket.socket | None:
+    """Return the connection that waits at `listener`, None if there is none.
+
+    Whether one waits is not left to select: eventlet's tells of one file at a time, and
+    that may be the helper's end.
+
+    Raises:
+        StartError: it is of another user.
+
+    """
+    listener.setblocking(False)  # noqa: FBT003
+    try:
+        control, _ = listener.accept()
+    except BlockingIOError:
+        return None
+    control.settimeout(None)
+    uid = peer_credentials(control).uid
+    if uid in (0, os.geteuid()):
+        return control
+    control.close()
+    msg = f"uid {uid}, neither root nor this user, connected in the helper's place"
     raise StartError(msg)
 
 

@@ -32,8 +32,14 @@ from privsep.boundary import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import TypeAlias
 
     from privsep.context import Entry
+
+    #: makes plain data of an item, and of a result; None: it crosses as it is
+    Lowering: TypeAlias = tuple[
+        Callable[[object], object] | None, Callable[[object], object] | None
+    ]
 
 _VARARGS, _VARKEYWORDS = 0x04, 0x08
 _REMEDY = (
@@ -246,21 +252,36 @@ def lowering(entry: Entry) -> Callable[..., object] | None:
 
     None if its annotation names nothing that crosses as other data than it is.
     """
-    form = _result_form(entry)
-    if form is None:
+    _, lower = lowerings(entry)
+    if lower is None:
         return None
     function = entry.function
 
     def call(*args: object, **kwargs: object) -> object:
-        result = function(*args, **kwargs)
-        try:
-            return form.lower(result)
-        except RecursionError:
-            msg = f"the result of {entry.name}() is nested too deep"
-            raise errors.MessageTooLarge(msg) from None
+        return lower(function(*args, **kwargs))
 
     call.__wrapped__ = function  # type: ignore[attr-defined]
     return call
+
+
+def lowerings(entry: Entry) -> Lowering:
+    """Return what makes plain data of the items and of the result of `entry`."""
+
+    def lowering(form: Form | None, what: str) -> Callable[[object], object] | None:
+        if form is None:
+            return None
+
+        def lower(value: object) -> object:
+            try:
+                return form.lower(value)
+            except RecursionError:
+                msg = f"{what} of {entry.name}() is nested too deep"
+                raise errors.MessageTooLarge(msg) from None
+
+        return lower
+
+    item, result = _result_forms(entry)
+    return lowering(item, "an item"), lowering(result, "the result")
 
 
 class Crossing:
@@ -270,10 +291,15 @@ class Crossing:
     """
 
     def __init__(
-        self, name: str, parameters: _Parameters | None, result: Form | None
+        self,
+        name: str,
+        parameters: _Parameters | None,
+        item: Form | None,
+        result: Form | None,
     ) -> None:
         self._name = name
         self._parameters = parameters
+        self._item = item
         self._result = result
 
     def lower(
@@ -325,12 +351,19 @@ class Crossing:
 
     def rebuild(self, result: object) -> object:
         """Return what the function returned, of what came."""
-        if self._result is None:
-            return result
+        return self._made(self._result, result, "the result")
+
+    def item(self, item: object) -> object:
+        """Return what the function yielded, of what came."""
+        return self._made(self._item, item, "an item")
+
+    def _made(self, form: Form | None, value: object, what: str) -> object:
+        if form is None:
+            return value
         try:
-            return self._result.check(result, [])
+            return form.check(value, [])
         except Wrong as wrong:
-            msg = f"the result of {self._name}() cannot be made: {wrong.text()}"
+            msg = f"{what} of {self._name}() cannot be made: {wrong.text()}"
             raise errors.Unserializable(msg) from None
 
 
@@ -350,25 +383,33 @@ def crossing(entry: Entry) -> Crossing | None:
 
     parameters = _Parameters(entry.function, inner, form)
     some = any(True for _ in parameters.slots())
-    result = _result_form(entry)
-    if not some and result is None:
+    item, result = _result_forms(entry)
+    if not some and item is None and result is None:
         return None
-    return Crossing(entry.name, parameters if some else None, result)
+    return Crossing(entry.name, parameters if some else None, item, result)
 
 
-def _result_form(entry: Entry) -> Form | None:
-    """Return the form of a result: as annotated, or else as it is.
+def _result_forms(entry: Entry) -> tuple[Form | None, Form | None]:
+    """Return the forms of items and of the result: as annotated, or else as they are.
 
     Both sides have the same annotation.  One that does not resolve says nothing.
     """
     inner = _innermost(entry.function)
-    if inner is None:
-        return None
+    if inner is None or "return" not in inner.__annotations__:
+        return None, None
     try:
-        form = _form_at(inner, "return", Compiler(result=True))
+        hint = _hint(inner, "return")
+        if not entry.is_stream:
+            return None, _form_or_as_it_is(hint)
+        item, _, result, *_ = *typing.get_args(hint), None, None, None
+        return _form_or_as_it_is(item), _form_or_as_it_is(result)
     except Exception:  # noqa: BLE001 - annotations are code
-        return None
-    return Union((form, Form())) if form is not None and form.lowers else None
+        return None, None
+
+
+def _form_or_as_it_is(hint: Any) -> Form | None:  # noqa: ANN401 - an annotation
+    form = Compiler(result=True).form(hint)
+    return Union((form, Form())) if form.lowers else None
 
 
 def _is_secret(form: Form) -> bool:
@@ -397,6 +438,11 @@ def _form_at(function: FunctionType, name: str, compiler: Compiler) -> Form | No
     """Return the form of one parameter, or of "return"; None if it says nothing."""
     if name not in function.__annotations__:
         return None
-    hints = typing.get_type_hints(_Holder(function, name), include_extras=True)
-    form = compiler.form(hints[name])
+    form = compiler.form(_hint(function, name))
     return None if type(form) is Form else form
+
+
+def _hint(function: FunctionType, name: str) -> Any:  # noqa: ANN401 - an annotation
+    """Return what an annotation of a function says, its names resolved."""
+    hints = typing.get_type_hints(_Holder(function, name), include_extras=True)
+    return hints[name]

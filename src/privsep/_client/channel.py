@@ -9,6 +9,7 @@ quarter of a call, this costs nothing.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 from time import monotonic
@@ -18,7 +19,7 @@ from privsep import errors
 from privsep._client.exceptions import rebuild
 from privsep._client.logs import handle_record
 from privsep._client.timer import Timer
-from privsep._wire.control import FATE_SIZE, KILL, Ending, Fate
+from privsep._wire.control import FATE_SIZE, KILL, LEAVE, Ending, Fate
 from privsep._wire.frames import (
     CALL_HEADER,
     Declined,
@@ -42,10 +43,13 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from privsep._client.pool import Place
+    from privsep._wire.frames import Beside
     from privsep.context import Context, Entry
 
     #: a frame, the end of the stream, or why neither could be had
     _Event: TypeAlias = tuple[int, bytes | memoryview] | OSError | FrameTooLarge | None
+    #: a frame of a stream, and what came beside it
+    Received: TypeAlias = tuple[int, bytes | memoryview, Beside | None]
 
 _FATE_TIMEOUT = 1.0
 
@@ -66,24 +70,28 @@ class Channel:
         self.usable = True
         self.daemon_ended = False  #: which an answer that did not come has shown
         self.place: Place | None = None  #: in the pool, which frees it afterwards
-        self._unanswered = False
+        self.unanswered = False
         self._context = context
-        self._sock = sock
-        self._fate = fate
+        self.sock = sock
+        self.fate = fate
         self._timer = timer = Timer(sock)
-        self._frames = Frames(sock, context.max_message, timer.renew, timer.renew)
-        self._encoder = Encoder(beside=True)
-        self._fresh = True
+        self.frames = Frames(sock, context.max_message, timer.renew, timer.renew)
+        self.encoder = Encoder(beside=True)
+        self.fresh = True
+
+    def is_open(self) -> bool:
+        """Return whether it is this process's: a forked child has it closed."""
+        return self.sock.fileno() >= 0
 
     def fileno(self) -> int:
         """Return the descriptor that can be read when a reply begins."""
-        return self._sock.fileno()
+        return self.sock.fileno()
 
     def close(self) -> None:
         """Close it here; the worker sees the end and goes."""
         self.usable = False
-        self._sock.close()
-        self._fate.close()
+        self.sock.close()
+        self.fate.close()
 
     def call(
         self,
@@ -102,8 +110,32 @@ class Channel:
                 still usable, or not.
 
         """
-        self.begin(entry, args, kwargs, level, deadline, timeout)
-        return self.finish(entry, deadline)
+        why = self.begin(entry, args, kwargs, level, deadline, timeout)
+        return self.finish(entry, deadline, why)
+
+    def finish(
+        self,
+        entry: Entry,
+        deadline: float,
+        why: tuple[int, bytes | memoryview] | None = None,
+    ) -> object:
+        """Wait for the reply to the CALL that was begun; `why`: what `begin` returned.
+
+        Raises:
+            NotStarted, BaseException: as `call`.
+
+        """
+        if why is not None:
+            return self._receive(entry, deadline, why)
+        event: _Event
+        try:
+            event = self.frames.receive()
+            if event is not None and event[0] == Kind.RET:
+                self.usable = True
+                return decode(event[1])
+        except (OSError, FrameTooLarge) as error:
+            event = error
+        return self._receive(entry, deadline, event)
 
     def begin(
         self,
@@ -113,58 +145,116 @@ class Channel:
         level: int,
         deadline: float,
         timeout: float,
-    ) -> None:
-        """Send a CALL, whose reply is left to `finish`.
+    ) -> tuple[int, bytes | memoryview] | None:
+        """Send a CALL, to which the worker has to answer within `timeout` seconds.
+
+        Returns:
+            The answer, if it takes no such arguments; else None.
 
         Raises:
-            NotStarted, BaseException: as `call`.
+            NotStarted: nothing of it ran.
+            PrivsepError: it cannot be sent.
 
         """
-        try:
-            body = self._encoder.encode_call(args, kwargs)
-        except (UnsupportedType, LimitExceeded) as error:
-            raise self._cannot_send(error, entry, args, kwargs) from None
-        name = entry.wire_name
-        length = CALL_HEADER.size + len(name) + len(body)
-        if length > self._context.max_message or self._encoder.something_beside:
-            self._check_size(entry, length)
-        head = entry.head.pack(length, Kind.CALL, timeout, level, len(name), name)
+        head, body = self.pack(entry, args, kwargs, level, timeout)
         timer = self._timer
         if timeout != timer.seconds:
             timer.set(timeout)
         timer.deadline = deadline
         self.usable = False
         try:
-            if self._encoder.something_beside:
+            if self.encoder.something_beside:
                 self._send_beside(head, body)
             else:
-                self._frames.send_parts(head, body)
-        except (NothingSent, Declined) as why:
-            self._not_sent(entry, deadline, why)
+                self.frames.send_parts(head, body)
+        except NothingSent:
+            raise self._why_nothing_sent(entry) from None
+        except Declined as declined:
+            return Kind.ERR, declined.answer
         except OSError as error:
             # The deadline has passed, or the worker has gone and perhaps left a
             # BYE: receiving finds out.
             if not self._is_own(error):
                 raise
             timer.renew()
-        self._fresh = False
+        self.fresh = False
+        return None
 
-    def finish(self, entry: Entry, deadline: float) -> object:
-        """Wait for the reply to the CALL that was begun.
+    def pack(
+        self,
+        entry: Entry,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        level: int,
+        timeout: float,
+    ) -> tuple[bytes, bytes]:
+        """Return a CALL: what precedes its arguments, and they.
 
         Raises:
-            NotStarted, BaseException: as `call`.
+            Unserializable, MessageTooLarge: it cannot be sent.
 
         """
-        event: _Event
         try:
-            event = self._frames.receive()
-            if event is not None and event[0] == Kind.RET:
-                self.usable = True
-                return decode(event[1])
-        except (OSError, FrameTooLarge) as error:
-            event = error
-        return self._receive(entry, deadline, event)
+            body = self.encoder.encode_call(args, kwargs)
+        except (UnsupportedType, LimitExceeded) as error:
+            raise self._cannot_send(error, entry, args, kwargs) from None
+        name = entry.wire_name
+        length = CALL_HEADER.size + len(name) + len(body)
+        if length > self._context.max_message or self.encoder.something_beside:
+            self._check_size(entry, length)
+        head = entry.head.pack(length, Kind.CALL, timeout, level, len(name), name)
+        return head, body
+
+    def next_frame(self, entry: Entry, deadline: float) -> Received:
+        """Return the next frame of a stream, its descriptors with it.
+
+        Records that come before it are handled.  The descriptors are the caller's
+        to close.
+
+        Raises:
+            NotStarted: nothing of the function ran.
+            PrivsepError: no frame comes; the channel is not usable any more.
+
+        """
+        timer = self._timer
+        timer.deadline = deadline
+        left = deadline - monotonic()
+        if not left <= timer.seconds <= left + 1.0:
+            timer.set(left)
+        while True:
+            event: _Event
+            try:
+                event = self.frames.receive()
+            except (OSError, FrameTooLarge) as error:
+                event = error
+            if event is None or isinstance(event, (OSError, FrameTooLarge)):
+                self._handle_trouble(entry, deadline, event)
+            elif event[0] == Kind.LOG:
+                self.log(event[1])
+            elif event[0] in (Kind.ATTACH, Kind.SEGMENTS):
+                try:
+                    return self._announced(entry, *event)
+                finally:
+                    self.usable = False  # there is more to come
+            elif event[0] == Kind.BYE:
+                raise NotStarted
+            else:
+                return *event, None
+
+    def log(self, body: bytes | memoryview) -> None:
+        """Handle the record in a LOG."""
+        fields = cast("dict[str, object]", decode(body))
+        handle_record(fields, self._context.logger)
+
+    def send_to_stream(self, kind: int, body: bytes = b"") -> None:
+        """Tell the worker how a stream goes on; if it is gone, `next_frame` says so."""
+        try:
+            self.frames.send(kind, body)
+        except NothingSent:
+            pass
+        except OSError as error:
+            if not self._is_own(error):
+                raise
 
     def _cannot_send(
         self,
@@ -186,9 +276,9 @@ class Channel:
         return errors.Unserializable(msg)
 
     def _check_size(self, entry: Entry, length: int) -> None:
-        size = length + self._encoder.size_beside()
+        size = length + self.encoder.size_beside()
         if size > self._context.max_message:
-            self._encoder.clear()
+            self.encoder.clear()
             msg = (
                 f"the arguments of {entry.name}() make a message of {size} bytes, the "
                 f"limit is {self._context.max_message} (max_message=)"
@@ -198,18 +288,11 @@ class Channel:
     def _unsupported(self, args: tuple[object, ...], kwargs: dict[str, object]) -> str:
         for place, value in [*enumerate(args, start=1), *kwargs.items()]:
             try:
-                self._encoder.encode(value)
+                self.encoder.encode(value)
             except UnsupportedType:
                 return f"argument {place}"
-        self._encoder.clear()
+        self.encoder.clear()
         return "an argument"
-
-    def _not_sent(
-        self, entry: Entry, deadline: float, why: NothingSent | Declined
-    ) -> object:
-        if isinstance(why, Declined):
-            return self._receive(entry, deadline, (Kind.ERR, why.answer))
-        raise self._why_nothing_sent(entry) from None
 
     def _is_own(self, error: OSError) -> bool:
         """Return whether the socket raised it, and not a signal's handler.
@@ -234,21 +317,20 @@ class Channel:
                 self.usable = True
                 raise rebuild(decode(event[1]), self._context)
             elif event[0] == Kind.LOG:
-                fields = cast("dict[str, object]", decode(event[1]))
-                handle_record(fields, self._context.logger)
+                self.log(event[1])
             elif event[0] in (Kind.ATTACH, Kind.SEGMENTS):
                 return self._receive_beside(entry, *event)
             elif event[0] == Kind.BYE:
                 raise NotStarted
             try:
-                event = self._frames.receive()
+                event = self.frames.receive()
             except (OSError, FrameTooLarge) as error:
                 event = error
 
     def _send_beside(self, head: bytes, body: bytes) -> None:
-        encoder = self._encoder
+        encoder = self.encoder
         try:
-            self._frames.send_beside(head, body, encoder.files, encoder.segments)
+            self.frames.send_beside(head, body, encoder.files, encoder.segments)
         finally:
             encoder.clear()
 
@@ -256,8 +338,15 @@ class Channel:
         self, entry: Entry, kind: int, body: bytes | memoryview
     ) -> object:
         """Receive the reply that is announced, and return what it holds."""
+        _, body, beside = self._announced(entry, kind, body)
+        self.usable = True
+        return decode_with(body, *beside)
+
+    def _announced(
+        self, entry: Entry, kind: int, body: bytes | memoryview
+    ) -> tuple[int, bytes | memoryview, Beside]:
         try:
-            _, body, beside = self._frames.receive_beside(kind, body)
+            return self.frames.receive_beside(kind, body)
         except (DescriptorsLost, FrameTooLarge) as error:
             self.usable = isinstance(error, DescriptorsLost)
             msg = f"the result of {entry.name}() cannot be received: {error}"
@@ -267,8 +356,6 @@ class Channel:
                 raise
             late = isinstance(error, (BlockingIOError, TimeoutError))
             raise self._fate_of(entry, overran=late) from None
-        self.usable = True
-        return decode_with(body, *beside)
 
     def _handle_trouble(
         self, entry: Entry, deadline: float, event: OSError | FrameTooLarge | None
@@ -296,7 +383,15 @@ class Channel:
     def cancel(self) -> None:
         """Have the worker killed, if it still is, and its reply never read."""
         try:
-            self._fate.send(KILL)
+            self.fate.send(KILL)
+        except OSError:
+            pass
+        self.close()
+
+    def leave(self) -> None:
+        """Close it in the middle of a stream; the worker cleans up, for a while."""
+        try:
+            self.fate.send(LEAVE)
         except OSError:
             pass
         self.close()
@@ -307,14 +402,21 @@ class Channel:
         One that died before its first call will do so again: that is an error,
         or the call would be asked for without end.
         """
-        fate = self._ask_fate(kill=False) if self._fresh else None
+        fate = self._ask_fate(kill=False) if self.fresh else None
+        return self.why_nothing_sent(entry, fate)
+
+    def why_nothing_sent(self, entry: Entry, fate: Fate | None) -> Exception:
+        """As `_why_nothing_sent`, of a fresh worker of this fate."""
         if fate is None or (fate.ending == Ending.ENDED and not fate.status):
             return NotStarted()
         return self._error_of(fate, entry, overran=False)
 
     def _fate_of(self, entry: Entry, *, overran: bool = False) -> Exception:
         """Have the worker killed if it lives; return the error that says it all."""
-        fate = self._ask_fate()
+        return self.explain(entry, self._ask_fate(), overran=overran)
+
+    def explain(self, entry: Entry, fate: Fate | None, *, overran: bool) -> Exception:
+        """Return the error that says what became of a worker."""
         if fate is None:
             return self._no_fate(f"{entry.name}()", overran=overran)
         return self._error_of(fate, entry, overran=overran)
@@ -328,9 +430,15 @@ class Channel:
         if fate.ending == Ending.NO_WORKER:
             reason = os.strerror(fate.status)
             return errors.DaemonGone(f"{name}: the daemon got no worker: {reason}")
-        return errors.CallTimeout(self._why_late(name, f"{entry.limit:g} s", fate))
+        limit = f"{entry.limit:g} s"
+        if entry.item_limit != math.inf:
+            limit += f", {entry.item_limit:g} s for each item"
+        return errors.CallTimeout(self._why_late(entry, limit, fate))
 
-    def _why_late(self, name: str, limit: str, fate: Fate) -> str:
+    def _why_late(self, entry: Entry, limit: str, fate: Fate) -> str:
+        name = f"{entry.name}()"
+        if fate.ending == Ending.RUNS_ON and entry.is_asynchronous:
+            return f"{name} did not end in time ({limit}); it is cancelled"
         if fate.ending == Ending.RUNS_ON:
             return (
                 f"{name} did not end in time ({limit}); it goes on running in its "
@@ -348,22 +456,22 @@ class Channel:
 
         None if the supervisor is gone, or if no answer came within a second.
         """
-        self._fate.settimeout(_FATE_TIMEOUT)
+        self.fate.settimeout(_FATE_TIMEOUT)
         try:
             if kill:
-                self._fate.send(KILL)
+                self.fate.send(KILL)
         except OSError:
             pass  # the answer may be there already
         try:
-            return Fate.from_bytes(self._fate.recv(FATE_SIZE))
+            return Fate.from_bytes(self.fate.recv(FATE_SIZE))
         except TimeoutError:
-            self._unanswered = True
+            self.unanswered = True
             return None
         except OSError:
             return None
 
     def _no_fate(self, name: str, *, overran: bool) -> Exception:
-        if not self._unanswered:
+        if not self.unanswered:
             self.daemon_ended = True
             return errors.DaemonGone(f"the daemon ended while {name} was running")
         if overran:

@@ -20,13 +20,13 @@ from privsep._client import forking
 from privsep._client.channel import NotStarted
 from privsep._client.connection import Connection
 from privsep._client.pending import PendingCall
-from privsep._start.methods import chosen, connect
 from privsep.context import StartOptions, status_entry
 from privsep.status import DaemonStatus
 
 if TYPE_CHECKING:
     from privsep._boundary.parameters import Crossing
-    from privsep._client.channel import Channel
+    from privsep._client.channel import Channel, Received
+    from privsep._client.pool import Pool
     from privsep.context import Context, Entry
 
 STATUS = status_entry(dict)
@@ -69,18 +69,18 @@ class Client:
                 self._connection = self._launch()
             return self._connection
 
+    def connection(self) -> Connection | None:
+        """Return the connection to the daemon, if there is one."""
+        return self._connection
+
     def is_started(self) -> bool:
         """Return whether a daemon was started, and not found gone."""
         return self._connection is not None
 
     def _launch(self) -> Connection:
-        options = chosen(self.context, self._options)
-        if options.method == "socket":
-            control = connect(self.context, options)
-            return Connection(control, self.context, options.method)
-        launched, method = self.context.launch(options)
+        launched, method = self.context.launch(self._options)
         self._forked = method == "fork"
-        return Connection(launched.control, self.context, method, launched)
+        return Connection(launched, self.context, method)
 
     def _refuse_second_fork(self) -> None:
         if self._forked:
@@ -100,7 +100,7 @@ class Client:
         if connection is not None:
             connection.close(timeout)
 
-    def _lost(self, connection: Connection) -> None:
+    def lost(self, connection: Connection) -> None:
         """Forget `connection`: its daemon is gone."""
         with self._lock:
             if self._connection is not connection:
@@ -138,10 +138,10 @@ class Client:
             except NotStarted:
                 timeout = deadline - monotonic()
                 if timeout <= 0:
-                    raise self._not_in_time(entry) from None
+                    raise self.not_in_time(entry) from None
             except errors.DaemonGone:
                 if channel.daemon_ended:  # the next call need not find it out, too
-                    self._lost(connection)
+                    self.lost(connection)
                 raise
             finally:
                 pool.give_back(channel)
@@ -171,14 +171,16 @@ class Client:
                 continue
             left = deadline - monotonic()
             try:
-                found.begin(entry, args, {}, logging.NOTSET, deadline, left)
+                why = found.begin(entry, args, {}, logging.NOTSET, deadline, left)
+                if why is not None:
+                    found.finish(entry, deadline, why)
             except NotStarted:
                 pool.give_back(found)
             except BaseException:
                 pool.give_back(found)
                 raise
             else:
-                lost = partial(self._lost, connection)
+                lost = partial(self.lost, connection)
                 return PendingCall(found, pool, entry, deadline, lost)
 
     def call_crossing(
@@ -191,6 +193,62 @@ class Client:
         """Call `entry`, of whose values some cross as other data than they are."""
         lowered = crossing.lower(args, kwargs)
         return crossing.rebuild(self.call(entry, *lowered))
+
+    def begin_stream(
+        self, entry: Entry, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> tuple[Pool, Channel, float, Received]:
+        """Begin a stream of `entry`.
+
+        Returns:
+            The pool, and a channel of it for the caller to give back; the deadline of
+            the whole; the first frame.
+
+        """
+        deadline = monotonic() + entry.limit
+        while True:
+            connection = self._connection
+            if connection is None:
+                connection = self.ensure_started()
+                deadline = monotonic() + entry.limit
+            pool = connection.pool
+            try:
+                channel = pool.idle.pop()
+            except IndexError:
+                other = self._take(connection, deadline, entry)
+                if other is None:
+                    continue
+                channel = other
+            try:
+                left = deadline - monotonic()
+                why = channel.begin(entry, args, kwargs, self.level(), deadline, left)
+                frame = (*why, None) if why else channel.next_frame(entry, deadline)
+            except NotStarted:
+                pool.give_back(channel)
+                if deadline <= monotonic():
+                    raise self.not_in_time(entry) from None
+            except BaseException:
+                if channel.daemon_ended:
+                    self.lost(connection)
+                pool.give_back(channel)
+                raise
+            else:
+                return pool, channel, deadline, frame
+
+    def row_for(
+        self, entry: Entry, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> Entry:
+        """Return the row of a stream that begins, or a call that is awaited.
+
+        It is `entry`, but in a test that wants another (`privsep.testing`).
+        """
+        del args, kwargs
+        return entry
+
+    def level(self) -> int:
+        """Return the least level of records that the client handles."""
+        return next(
+            (logger.level for logger in self._loggers if logger.level), logging.NOTSET
+        )
 
     def status(self) -> DaemonStatus:
         """Return what the daemon says of itself; see `Context.status`."""
@@ -211,13 +269,14 @@ class Client:
         try:
             channel = connection.pool.take(deadline)
         except ConnectionError:
-            self._lost(connection)
+            self.lost(connection)
             return None
         if channel is None:
-            raise self._not_in_time(entry)
+            raise self.not_in_time(entry)
         return channel
 
-    def _not_in_time(self, entry: Entry) -> errors.CallTimeout:
+    def not_in_time(self, entry: Entry) -> errors.CallTimeout:
+        """Return the error of a call that found no free worker."""
         return errors.CallTimeout(
             f"{entry.name}() did not start in time: all "
             f"{self.context.workers} workers were busy (workers=)"

@@ -22,7 +22,7 @@ from privsep._wire.control import HELLO, REQUEST
 from privsep.errors import CallTimeout
 
 if TYPE_CHECKING:
-    from privsep._start.process import ChildProcess, Launched
+    from privsep._start.process import ChildProcess, Launched, Reached
     from privsep.context import Context
 
 
@@ -36,21 +36,13 @@ class Connection:
     """
 
     def __init__(
-        self,
-        control: socket.socket,
-        context: Context,
-        method: str,
-        launched: Launched | None = None,
+        self, launched: Launched | Reached, context: Context, method: str
     ) -> None:
         self.method = method
         self._context = context
-        self._control = control
-        self._process: ChildProcess | None = None
-        if launched is None:
-            self._use(None, b"")
-        else:
-            self._process = launched.process
-            self._use(launched.stderr, launched.said)
+        self._control = launched.control
+        self._process: ChildProcess | None = launched.process
+        self._use(launched.stderr, launched.said)
 
     def _use(self, stderr: socket.socket | None, said: bytes) -> None:
         self.pool = Pool(self._context.workers, self._open_channel)

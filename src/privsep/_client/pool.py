@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from privsep._client.asynchronous import LoopTurn
     from privsep._client.channel import Channel
 
 
@@ -22,7 +23,7 @@ class Place:
     """The right to have one channel, for as long as anybody holds it."""
 
 
-class _Turn:
+class Turn:
     """A caller that waits; it is handed a channel, or the place for one."""
 
     def __init__(self) -> None:
@@ -32,11 +33,17 @@ class _Turn:
         self._come.acquire()
 
     def hand(self, channel: Channel | None, place: Place | None = None) -> None:
+        """Give it what it waits for."""
         self.channel = channel
         self.place = place
+        self.come()
+
+    def come(self) -> None:
+        """Wake the caller, from whichever thread this is."""
         self._come.release()
 
     def wait(self, seconds: float) -> bool:
+        """Wait until the turn has come; return False if it has not in time."""
         if seconds >= threading.TIMEOUT_MAX:
             return self._come.acquire()
         return self._come.acquire(timeout=max(seconds, 0.0))
@@ -55,15 +62,18 @@ class Pool:
     A signal's handler that raises may do so between any two steps, and then the
     channel, or the place for one, is lost.  So nothing here holds on to what is
     not idle: what is lost is gone, and its place is free again.
+
+    The garbage collector may abandon a channel there, too, which is why the lock
+    may be taken again by who has it.
     """
 
     def __init__(self, size: int, open_channel: Callable[[float], Channel]) -> None:
         self._size = size
         self._open_channel = open_channel
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.idle: list[Channel] = []  #: take by pop(), bring by give_back()
         self._places: weakref.WeakSet[Place] = weakref.WeakSet()  #: that are taken
-        self._turns: deque[_Turn] = deque()
+        self._turns: deque[Turn] = deque()
         self._closed = False
 
     def take(self, deadline: float) -> Channel | None:
@@ -75,17 +85,45 @@ class Pool:
             CallTimeout, OSError: as `open_channel`.
 
         """
-        with self._lock:
-            place = Place() if len(self._places) < self._size else None
-            turn = _Turn()
-            if place is not None:
-                self._places.add(place)
-            else:
-                self._turns.append(turn)
+        turn = Turn()
+        place = self._place_or_queue(turn)
         if place is not None:
             return self._open(deadline, place)
-        self._settle()
         return self._wait(turn, deadline)
+
+    async def take_in_turn(self, turn: LoopTurn, deadline: float) -> Channel | None:
+        """Do as `take`, and let the loop of `turn` go on meanwhile.
+
+        Raises:
+            CallTimeout: the daemon takes no request at the moment.
+            OSError: as `open_channel`.
+
+        """
+        place = self._place_or_queue(turn)
+        if place is None:
+            try:
+                in_time = await turn.wait_in_loop(deadline - monotonic())
+            except BaseException:  # the task is cancelled
+                if not self._give_up(turn):
+                    self._pass_on(turn)
+                raise
+            if not in_time and self._give_up(turn):
+                return None
+            if turn.channel is not None:
+                return turn.channel
+            place = cast("Place", turn.place)
+        return self._open(0.0, place)
+
+    def _place_or_queue(self, turn: Turn) -> Place | None:
+        """Return a place for a channel, or queue `turn`."""
+        with self._lock:
+            if len(self._places) < self._size:
+                place = Place()
+                self._places.add(place)
+                return place
+            self._turns.append(turn)
+        self._settle()
+        return None
 
     def give_back(self, channel: Channel) -> None:
         """Return a channel after a call, usable or not."""
@@ -98,7 +136,7 @@ class Pool:
         if self._turns or self._closed:
             self._settle()
 
-    def _wait(self, turn: _Turn, deadline: float) -> Channel | None:
+    def _wait(self, turn: Turn, deadline: float) -> Channel | None:
         try:
             in_time = turn.wait(deadline - monotonic())
         except BaseException:  # a signal's handler raised
@@ -109,7 +147,7 @@ class Pool:
             return None
         return turn.channel or self._open(deadline, cast("Place", turn.place))
 
-    def _give_up(self, turn: _Turn) -> bool:
+    def _give_up(self, turn: Turn) -> bool:
         """Leave the queue; return False if the turn had come already."""
         with self._lock:
             if turn in self._turns:
@@ -117,7 +155,7 @@ class Pool:
                 return True
             return False
 
-    def _pass_on(self, turn: _Turn) -> None:
+    def _pass_on(self, turn: Turn) -> None:
         if turn.channel is not None:
             self.give_back(turn.channel)
         else:
@@ -139,11 +177,24 @@ class Pool:
             self._turns.popleft().hand(channel)
             return True
 
+    def abandon(self, channel: Channel) -> None:
+        """Let go of a channel within a stream; nothing is waited for."""
+        channel.leave()
+        place, channel.place = channel.place, None
+        self._free(place)
+
     def _settle(self) -> None:
-        """Bring idle channels and waiting callers together; close, if closed."""
+        """Bring idle channels, free places and waiting callers together.
+
+        If it is closed, close the idle ones.
+        """
         with self._lock:
             while self._turns and self.idle:
                 self._turns.popleft().hand(self.idle.pop())
+            while self._turns and len(self._places) < self._size:
+                place = Place()
+                self._places.add(place)
+                self._turns.popleft().hand(None, place)
             idle = self.idle[:] if self._closed else []
             del self.idle[: len(idle)]
         for channel in idle:

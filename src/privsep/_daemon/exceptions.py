@@ -38,7 +38,13 @@ _LONGEST_TRACEBACK = 1 << 20
 _MANY = 20
 _MOST_EXCEPTIONS = 500
 #: whose frames nobody needs to see
-_CALLERS = ("privsep._daemon.serve", "privsep._boundary.parameters")
+_CALLERS = (
+    "asyncio.base_events",
+    "privsep._daemon.coroutines",
+    "privsep._daemon.generators",
+    "privsep._daemon.serve",
+    "privsep._boundary.parameters",
+)
 
 # The interpreter's own descriptors, each called with the class or the exception.
 _mro_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__

@@ -9,7 +9,6 @@ import gc
 import math
 import os
 import sys
-from functools import partial
 from time import monotonic
 
 from privsep._daemon import environment, starter
@@ -182,7 +181,11 @@ def _lock_down(loaded: _Loaded, *, drop: bool = True) -> _Locked:
     if audit is not None:
         audit.wait_until_ready()
     rlimits = () if context.sandbox is None else context.sandbox.rlimits
-    limit = partial(limits.apply, rlimits, context.memory)
+    memory = context.memory
+
+    def limit() -> None:
+        limits.apply(rlimits, memory)
+
     if context.isolation == "thread":
         limit()
     return _Locked(context, table, outcome, limit, audit)
@@ -207,7 +210,11 @@ def _supervisor(
         listener=listener,
         idle_timeout=idle_timeout,
     )
-    report = partial(_report, supervisor, outcome, monotonic())
+    started = monotonic()
+
+    def report() -> dict[str, object]:
+        return _report(supervisor, outcome, started)
+
     context.serve_status(table, report)
     gc.freeze()  # workers share these pages
     gc.enable()

@@ -23,6 +23,7 @@ from privsep._wire.frames import (
     Interrupted,
     Kind,
 )
+from privsep._wire.typed import NamedTuple
 from privsep._wire.values import (
     Encoder,
     LimitExceeded,
@@ -36,6 +37,7 @@ TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
+    from typing import Protocol
 
     from privsep._daemon.output import LogLine
     from privsep._daemon.records import RecordSender
@@ -43,7 +45,26 @@ if TYPE_CHECKING:
     from privsep._wire.frames import Beside
     from privsep.context import Entry
 
-_SEND_TIMEOUT = 60.0
+    class Run(Protocol):
+        """How an entrypoint runs that is no plain function."""
+
+        def __call__(
+            self,
+            entry: Entry,
+            args: list[object],
+            kwargs: dict[str, object],
+            channel: Channel,
+        ) -> object:
+            """Return its result, or raise what it raised.
+
+            Raises:
+                Interrupted: the client is gone, and no reply is sent.
+
+            """
+            ...
+
+
+SEND_TIMEOUT = 60.0
 _NAME = CALL_HEADER.size
 _STR = frozenset({str})
 
@@ -84,6 +105,15 @@ class Logging:
             self.level = level
 
 
+class Channel(NamedTuple):
+    """What a running call has of its channel, if it does more than to reply."""
+
+    frames: Frames
+    encoder: Encoder
+    slot: Slot
+    limit: float  #: seconds that the call has from now on
+
+
 class Service:
     """All that serving a channel needs: the table, the limits, the logging."""
 
@@ -101,7 +131,7 @@ class Service:
         self.logging.use_frames(frames)
         try:
             self._serve_calls(frames, Encoder(beside=True), slot)
-            slot.begin(_SEND_TIMEOUT)
+            slot.begin(SEND_TIMEOUT)
             frames.send(Kind.BYE)
         except (OSError, Declined):
             # The client is gone, or it plays with the socket (O_NONBLOCK set
@@ -109,6 +139,8 @@ class Service:
             pass
         finally:
             self.logging.use_frames(None)
+            if slot.loop is not None:
+                slot.loop.close()
             if slot.audit is not None:
                 slot.audit.end()
 
@@ -148,7 +180,7 @@ class Service:
             if slot.end():
                 return
 
-    def _answer(  # noqa: C901, PLR0911, PLR0912 - all the steps of a call, as said above
+    def _answer(  # noqa: C901, PLR0911, PLR0912, PLR0915 - all of a call, as said above
         self,
         message: bytes | memoryview,
         beside: Beside | None,
@@ -196,16 +228,24 @@ class Service:
                 return self._refuse(refusal, name, slot)
         try:
             if slot.audit is not None and (why := slot.audit.begin(name, *shown)):
-                slot.begin(_SEND_TIMEOUT)  # the audit knows of it, or cannot be told
+                slot.begin(SEND_TIMEOUT)  # the audit knows of it, or cannot be told
                 return Kind.ERR, exceptions.describe(errors.Refused(why), Encoder())
-            kind, body = Kind.RET, encoder.encode(entry.function(*args, **kwargs))
+            if entry.run is None:
+                kind, body = Kind.RET, encoder.encode(entry.function(*args, **kwargs))
+            else:
+                left = timeout if 0 <= timeout < limit else limit
+                channel = Channel(frames, encoder, slot, left)
+                result = entry.run(entry, args, kwargs, channel)
+                kind, body = Kind.RET, encoder.encode(result)
+        except Interrupted:
+            raise
         except BaseException as error:  # noqa: BLE001 - all of them cross
             kind, body = Kind.ERR, self._describe(error, entry, slot)
         finally:
             if held and entry.check is not None:
                 entry.check.release(held)
         if limit == math.inf:
-            slot.begin(_SEND_TIMEOUT)
+            slot.begin(SEND_TIMEOUT)
         size = len(body)
         if encoder.something_beside:
             size += encoder.size_beside()
@@ -219,7 +259,7 @@ class Service:
         error: errors.PrivsepError, name: bytes, slot: Slot
     ) -> tuple[int, bytes]:
         """Return a reply that says why nothing ran."""
-        slot.begin(_SEND_TIMEOUT)
+        slot.begin(SEND_TIMEOUT)
         if slot.audit is not None:
             slot.audit.refused(name, str(error))
         return Kind.ERR, exceptions.describe(error, Encoder())

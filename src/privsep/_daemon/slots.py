@@ -22,6 +22,8 @@ from privsep._wire.typed import NamedTuple
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from privsep._daemon.audit.recorder import Recorder
 
 _NOTICE = struct.Struct("Id")
@@ -139,6 +141,7 @@ class Slot:
         self._writer: int | None = writer
         self._looked_at = 0.0
         self.audit: Recorder | None = None  #: where its calls are recorded
+        self.loop: AbstractEventLoop | None = None  #: in which its coroutines run
 
     def begin(self, timeout: float) -> None:
         """Begin a call that must end within `timeout` seconds (may be inf)."""

@@ -30,6 +30,7 @@ from privsep._wire.control import (
     DATAGRAM_SIZE,
     HELLO,
     KILL,
+    LEAVE,
     Ending,
     Fate,
 )
@@ -59,6 +60,7 @@ _CLOSE_WITHIN = 0.05  # seconds
 _READ_WITHIN = 0.2  # seconds without progress after which a reader may retire
 _LAST_WORDS = 3.0  # seconds, together, for clients that are there and read slowly
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+_CLEAN_UP = 5.0  # seconds, for a worker whose client has left it
 _LONGEST_POLL = 3600.0  # seconds: epoll takes neither infinity nor a month
 
 
@@ -619,7 +621,7 @@ class Supervisor:
                 pass
 
     def _read_fate_line(self, job: Job) -> None:
-        """Read what the client wants: to kill its worker, or to leave."""
+        """Read what the client wants: to kill its worker, now or soon, or to go."""
         try:
             data = job.fate.recv(64, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -630,11 +632,18 @@ class Supervisor:
             self._waiting.remove(job)
             self._end_job(job, Fate(Ending.NOT_STARTED, 0, 0))
         elif data.startswith(KILL):
-            worker = next(w for w in self._workers.values() if w.job is job)
+            worker = self._worker_of(job)
             worker.cancelled = True
             self._kill(worker)
+        elif data.startswith(LEAVE):
+            worker = self._worker_of(job)
+            worker.leaves_at = monotonic() + _CLEAN_UP
+            worker.look_at = min(worker.leaves_at, worker.look_at or math.inf)
         else:
             self._unwatch(job.fate.fileno())
+
+    def _worker_of(self, job: Job) -> Worker:
+        return next(w for w in self._workers.values() if w.job is job)
 
     def _kill(self, worker: Worker) -> None:
         if isinstance(worker, ProcessWorker):
@@ -666,10 +675,13 @@ class Supervisor:
             if worker.look_at is None or now < worker.look_at or worker.overran:
                 continue
             deadline = self.slots.deadline(worker.slot_number)
+            if worker.leaves_at is not None:
+                deadline = min(worker.leaves_at, deadline or math.inf)
             worker.look_at = deadline
             if deadline is not None and deadline <= now:
                 worker.look_at = None
-                worker.overran = True
+                worker.overran = worker.leaves_at != deadline
+                worker.cancelled = not worker.overran
                 self._kill(worker)
             elif now < worker.told and (deadline is None or worker.told < deadline):
                 worker.look_at = worker.told  # the worker relies on it

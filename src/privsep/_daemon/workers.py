@@ -71,6 +71,7 @@ class Worker:
         self.retiring = False
         self.overran = False
         self.cancelled = False  #: killed as its client asked
+        self.leaves_at: float | None = None  #: when to kill it, its client having left
 
 
 class ThreadWorker(Worker):

@@ -6,7 +6,6 @@ Runs in the privileged process.  Sets are bit masks.
 from __future__ import annotations
 
 import errno
-import functools
 
 from privsep._lockdown import libc
 from privsep._lockdown.capability_names import mask
@@ -22,20 +21,24 @@ _PR_CAP_AMBIENT_LOWER = 3
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 
-@functools.cache
 def last_capability() -> int:
     """Return the highest capability number that the running kernel knows.
 
     The kernel is asked, and no file of /proc/sys: a service may have none.
     """
-    last, beyond = 0, _BITS
-    while beyond - last > 1:
-        middle = (last + beyond) // 2
-        if _is_known(middle):
-            last = middle
-        else:
-            beyond = middle
-    return last
+    if not _last:
+        last, beyond = 0, _BITS
+        while beyond - last > 1:
+            middle = (last + beyond) // 2
+            if _is_known(middle):
+                last = middle
+            else:
+                beyond = middle
+        _last.append(last)
+    return _last[0]
+
+
+_last: list[int] = []  #: asked for once
 
 
 def _is_known(capability: int) -> bool:

@@ -15,12 +15,11 @@ from privsep._start import exec as exec_
 from privsep._start import fork, sudo, userns
 from privsep._start import socket as socket_
 from privsep._start.handshake import wait_until_ready
+from privsep._start.process import Reached
 from privsep.context import NAMESPACES
 from privsep.errors import StartError
 
 if TYPE_CHECKING:
-    import socket
-
     from privsep._start.process import Launched
     from privsep.context import Context, StartOptions
 
@@ -41,16 +40,20 @@ def chosen(context: Context, options: StartOptions) -> StartOptions:
     return options._replace(method=_choose(context, options))
 
 
-def connect(context: Context, options: StartOptions) -> socket.socket:
-    """Return a control socket of the daemon of `context` that listens.
+def reach(context: Context, options: StartOptions) -> tuple[Launched | Reached, str]:
+    """Connect to the daemon of `context`, or start it; and return the method.
 
     Raises:
-        StartError: it does not listen, or does not let this process in.
+        StartError: it did not start, or does not let this process in.
+        ValueError: no such method or namespace.
 
     """
+    options = chosen(context, options)
+    if options.method != "socket":
+        return launch(context, options)
     control, missing = socket_.connect(context, options.path, options.deadline)
     _warn(context, *missing)
-    return control
+    return Reached(control), options.method
 
 
 def launch(context: Context, options: StartOptions) -> tuple[Launched, str]:

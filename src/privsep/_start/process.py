@@ -89,6 +89,15 @@ class Launched(NamedTuple):
     said: bytes = b""  #: what it wrote to stderr until it was ready
 
 
+class Reached(NamedTuple):
+    """A daemon that somebody else has started, and that has let this process in."""
+
+    control: socket.socket
+    stderr: None = None
+    process: None = None
+    said: bytes = b""
+
+
 def control_pair() -> tuple[socket.socket, socket.socket]:
     """Return the client's and the daemon's end of a control socket.
 

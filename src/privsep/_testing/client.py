@@ -81,14 +81,14 @@ class RecordingClient(Client):
             launched = userns.launch(self.context, _NAMESPACES, _SERVE_USERNS)
             what = f"context {self.context.name!r} could not be started by userns"
             _, launched = wait_until_ready(launched, what, "", deadline)
-        return _Mortal(launched.control, self.context, self._mode, launched)
+        return _Mortal(launched, self.context, self._mode)
 
     def _kill(self) -> None:
         """Have the daemon dead, and forget it."""
         connection = self.ensure_started()
         if isinstance(connection, (InProcess, _Mortal)):
             connection.kill()
-        self._lost(connection)
+        self.lost(connection)
 
     def status(self) -> DaemonStatus:
         """Return what the daemon says of itself; see `Context.status`."""
@@ -129,9 +129,16 @@ class RecordingClient(Client):
 
         return self._record(Call(entry.name, *args, **kwargs), entry, make)
 
-    def _record(
-        self, call: Call, entry: Entry, make: Callable[[Entry], object]
-    ) -> object:
+    def row_for(
+        self, entry: Entry, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> Entry:
+        """Put a stream, or an awaited call, on record; how it ends is not noted."""
+        return self._note(Call(entry.name, *args, **kwargs), entry)[0]
+
+    def _note(
+        self, call: Call, entry: Entry
+    ) -> tuple[Entry, Literal["before"] | Fault | None]:
+        """Put a call on record; return the row to call, and the fault to come."""
         with self._noting:
             self.calls.append(call)
             fault = self.faults.pop(len(self.calls), None)
@@ -139,8 +146,14 @@ class RecordingClient(Client):
             self._kill()
         elif fault is not None:
             entry = faults.fatal(entry, fault)
+        return entry, fault
+
+    def _record(
+        self, call: Call, entry: Entry, make: Callable[[Entry], object]
+    ) -> object:
+        row, fault = self._note(call, entry)
         try:
-            call.result = make(entry)
+            call.result = make(row)
         except BaseException as error:
             call.error = error
             if fault in ("during", "after"):

@@ -11,15 +11,17 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from privsep._wire.frames import call_head
-from privsep.context import Context
+from privsep.context import ASYNC_GENERATOR, COROUTINE, GENERATOR, PLAIN, Context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
+    from contextlib import AbstractContextManager
     from types import CodeType, FrameType
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
     from _typeshed import TraceFunction
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     #: in which part of the call that it was sent
     Fault: TypeAlias = Literal["during", "after"]
+    _Function: TypeAlias = Callable[..., Any]
+    _Enter: TypeAlias = Callable[[], AbstractContextManager[None]]
 
 
 def fatal(entry: Entry, fault: Fault) -> Entry:
@@ -45,33 +49,79 @@ def with_fatal(
             (fatal(entry, "during"), _dying_during),
             (fatal(entry, "after"), _dying_after),
         ):
-            rows[row.wire_name] = row._replace(function=wrap(entry.function, die))
+            around = _AROUND[entry.shape]
+            fault = partial(wrap, entry.function, die)
+            function = around(entry.function, fault)
+            rows[row.wire_name] = row._replace(function=function)
     return rows
 
 
+@contextmanager
 def _dying_after(
-    function: Callable[..., object], die: Callable[[], object]
-) -> Callable[..., object]:
-    def run(*args: object, **kwargs: object) -> object:
-        function(*args, **kwargs)
-        return die()
+    function: object, die: Callable[[], object]
+) -> Generator[None, None, None]:
+    """Let a function run, and die, whatever it ended with."""
+    del function
+    try:
+        yield
+    finally:
+        die()
 
-    return run
 
-
+@contextmanager
 def _dying_during(
-    function: Callable[..., object], die: Callable[[], object]
-) -> Callable[..., object]:
-    """Return `function`, which dies when its first line has run."""
+    function: object, die: Callable[[], object]
+) -> Generator[None, None, None]:
+    """Die when the first line of `function` has run."""
+    sys.settrace(_tracer(_code_of(function), die))
+    try:
+        yield
+    finally:
+        sys.settrace(None)
 
+
+def _around_plain(function: _Function, fault: _Enter) -> _Function:
     def run(*args: object, **kwargs: object) -> object:
-        sys.settrace(_tracer(_code_of(function), die))
-        try:
+        with fault():
             return function(*args, **kwargs)
-        finally:
-            sys.settrace(None)
 
     return run
+
+
+def _around_generator(function: _Function, fault: _Enter) -> _Function:
+    def run(*args: object, **kwargs: object) -> Generator[object, object, object]:
+        with fault():
+            result: object = yield from function(*args, **kwargs)
+            return result
+
+    return run
+
+
+def _around_coroutine(function: _Function, fault: _Enter) -> _Function:
+    async def run(*args: object, **kwargs: object) -> object:
+        with fault():
+            result: object = await function(*args, **kwargs)
+            return result
+
+    return run
+
+
+def _around_async_generator(function: _Function, fault: _Enter) -> _Function:
+    async def run(*args: object, **kwargs: object) -> AsyncGenerator[object, None]:
+        with fault():
+            async for item in function(*args, **kwargs):
+                yield item
+
+    return run
+
+
+#: by shape: the same function, within what is fatal
+_AROUND: dict[int, Callable[[_Function, _Enter], _Function]] = {
+    PLAIN: _around_plain,
+    GENERATOR: _around_generator,
+    COROUTINE: _around_coroutine,
+    ASYNC_GENERATOR: _around_async_generator,
+}
 
 
 def _code_of(function: object) -> CodeType | None:

@@ -6,7 +6,7 @@ log line; REQUEST with two, the worker's end of a channel and the supervisor's
 end of a fate line.  The daemon sends one datagram there, READY or FAILED, before
 anybody else could read it.
 
-On a fate line (AF_UNIX, STREAM) the client may send KILL, one byte; the
+On a fate line (AF_UNIX, STREAM) the client may send KILL or LEAVE, one byte; the
 supervisor answers once, with a `Fate`, and closes.
 """
 
@@ -26,6 +26,7 @@ REPLY_SIZE = 64 * 1024
 LOG_SIZE = 64 * 1024
 
 KILL = b"K"
+LEAVE = b"L"  #: the worker may clean up, for a while
 
 _FATE = struct.Struct("!BiI")
 

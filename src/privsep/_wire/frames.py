@@ -31,6 +31,8 @@ CALL_HEADER = struct.Struct("!diH")
 Seconds that the client still waits (inf: no deadline); the least level of logging
 records that it handles; the size of the entrypoint's name.
 """
+COUNT = struct.Struct("!I")
+"""The body of a NEXT."""
 
 
 def call_head(name: bytes) -> struct.Struct:
@@ -50,7 +52,9 @@ _WHOLE = int(socket.MSG_WAITALL)
 
 
 class Kind:
-    """What a frame is.  CALL goes to the worker, all others come from it.
+    """What a frame is.  CALL goes to the worker, its reply comes from it.
+
+    The second group is of streams; docs/architecture.md has their order.
 
     Plain numbers: looking up a member of an enum costs a call several percent.
     """
@@ -66,6 +70,13 @@ class Kind:
     SEGMENTS: Final = 13
     """Lengths of segments: once it is answered by the same, they come, and the frame
     that they belong to."""
+
+    ITEM: Final = 7  #: what a generator yielded
+    END: Final = 8  #: no ITEM follows; a byte: whether what was thrown came through
+    NEXT: Final = 9  #: to the worker: so many items more may be made
+    SEND: Final = 10  #: to the worker: the value that a generator gets
+    THROW: Final = 11  #: to the worker: an exception; answered by the same, empty
+    CLOSE: Final = 12  #: to the worker: no item more is wanted
 
 
 _ATTACH = HEADER.pack(0, Kind.ATTACH)
@@ -116,15 +127,15 @@ class Frames:
 
     __slots__ = (
         "_announced",
-        "_begun",
         "_came",
         "_expects",
         "_recv",
-        "_rest",
         "_resumed",
         "_send",
         "_taken",
+        "begun",
         "max_body",
+        "rest",
         "sock",
     )
 
@@ -151,12 +162,12 @@ class Frames:
         """
         self.sock = sock
         self.max_body = max_body
-        self._begun = begun
+        self.begun = begun
         self._resumed = resumed
         self._taken = 0  #: bytes of a message that came before its frame
         self._send = sock.send
         self._recv: Callable[..., bytes] = sock.recv
-        self._rest = b""
+        self.rest = b""  #: what was read of the next frame
         self._expects = expects
         self._announced = False  #: the other end has answered ATTACH, and expects
         self._came: tuple[list[int], bool] | None = None  #: with an ATTACH
@@ -191,6 +202,7 @@ class Frames:
         body: bytes,
         files: list[object],
         segments: list[memoryview],
+        answer: Callable[[], tuple[int, bytes | memoryview] | None] | None = None,
     ) -> None:
         """Send one frame with the descriptors of `files`, and `segments` before it.
 
@@ -198,24 +210,37 @@ class Frames:
         along with bytes that it reads as usual; and a segment of which it had read
         the begin with something else, it would have to copy.
 
+        Args:
+            head: all that precedes `body`.
+            body: of the frame.
+            files: what goes along, may be none.
+            segments: what goes before it, may be none.
+            answer: returns the other end's answer, as `receive`, where other frames
+                may come before it.
+
         Raises:
             Declined: the other end takes no such segments.
             NothingSent: the other end is gone or retires, and took nothing.
             OSError: as socket.sendmsg; a part of the message may have been sent.
 
         """
+        answer = answer or self.receive
         if segments:
-            self._send_segments(segments)
+            self._send_segments(segments, answer)
         if files:
             # The reader of segments takes no descriptors that it is not asked to.
-            self._send_attached(head, body, files, ask=bool(segments))
+            self._send_attached(head, body, files, answer, ask=bool(segments))
         else:
             self.send_parts(head, body)
 
-    def _send_segments(self, segments: list[memoryview]) -> None:
+    def _send_segments(
+        self,
+        segments: list[memoryview],
+        answer: Callable[[], tuple[int, bytes | memoryview] | None],
+    ) -> None:
         lengths = struct.pack(f"!{len(segments)}I", *map(len, segments))
         self.send(Kind.SEGMENTS, lengths)
-        kind, body = self.receive() or (Kind.BYE, b"")
+        kind, body = answer() or (Kind.BYE, b"")
         if kind == Kind.ERR:
             raise Declined(body)
         if (kind, body) != (Kind.SEGMENTS, b""):
@@ -223,12 +248,18 @@ class Frames:
         self._send_rest(list(segments), 0)
 
     def _send_attached(
-        self, head: bytes, body: bytes, files: list[object], *, ask: bool
+        self,
+        head: bytes,
+        body: bytes,
+        files: list[object],
+        answer: Callable[[], tuple[int, bytes | memoryview] | None],
+        *,
+        ask: bool,
     ) -> None:
         if self._announced and not ask:
             head = _ATTACH + head
         else:
-            self._announce()
+            self._announce(answer)
         numbers = array.array("i", [file.fileno() for file in files])  # type: ignore[attr-defined]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
         try:
@@ -237,10 +268,12 @@ class Frames:
             raise NothingSent from error
         self._send_rest([memoryview(head), memoryview(body)], sent)
 
-    def _announce(self) -> None:
+    def _announce(
+        self, answer: Callable[[], tuple[int, bytes | memoryview] | None]
+    ) -> None:
         self.send(Kind.ATTACH)
         try:
-            ready = self.receive() == (Kind.ATTACH, b"")
+            ready = answer() == (Kind.ATTACH, b"")
         except ConnectionError as error:
             raise NothingSent from error
         if not ready:
@@ -268,11 +301,11 @@ class Frames:
 
         """
         beside = Beside([], [])
-        if self._begun is not None:
-            self._begun()
+        if self.begun is not None:
+            self.begun()
         try:
-            if kind == Kind.SEGMENTS and not self._rest:
-                lengths = self._lengths(body)
+            if kind == Kind.SEGMENTS and not self.rest:
+                lengths = self.lengths(body)
                 self._taken = sum(lengths)
                 self.send(Kind.SEGMENTS)
                 beside.segments.extend(map(self._receive_segment, lengths))
@@ -285,13 +318,20 @@ class Frames:
             self._taken = 0
         return kind, body, beside
 
-    def _lengths(self, announced: bytes | memoryview) -> tuple[int, ...]:
+    def lengths(self, announced: bytes | memoryview) -> tuple[int, ...]:
+        """Return the lengths of the segments that are announced.
+
+        Raises:
+            FrameTooLarge: together they are too long.
+            Interrupted: it announces nothing that there is.
+
+        """
         count, odd = divmod(len(announced), 4)
         if odd or not 0 < count <= _MOST_SEGMENTS:
             raise Interrupted
         lengths = struct.unpack(f"!{count}I", announced)
         if sum(lengths) > self.max_body:
-            raise self._too_large(Kind.SEGMENTS, sum(lengths))
+            raise self.too_large(Kind.SEGMENTS, sum(lengths))
         return lengths
 
     def _receive_segment(self, length: int) -> bytes:
@@ -304,8 +344,8 @@ class Frames:
             return data
         pieces = io.BytesIO()
         while pieces.write(data) and pieces.tell() < length:
-            if self._begun is not None:
-                self._begun()
+            if self.begun is not None:
+                self.begun()
             data = self._recv(min(length - pieces.tell(), _PIECE), _WHOLE)
         if not data:
             raise Interrupted
@@ -318,17 +358,17 @@ class Frames:
         came, self._came = self._came, None
         if came is None:
             self.send(Kind.ATTACH)
-            if self._begun is not None:
-                self._begun()
+            if self.begun is not None:
+                self.begun()
             if not self._recv(1, socket.MSG_PEEK):  # eventlet's recvmsg() does not wait
                 raise Interrupted
-            self._rest, found, lost = self._receive_with_descriptors(_FIRST_READ)
+            self.rest, found, lost = self._receive_with_descriptors(_FIRST_READ)
             came = found, lost
             if self._expects:
                 self._recv = self._receive_expecting
         descriptors += came[0]
         try:
-            frame = self._receive_more(self._rest)
+            frame = self._receive_more(self.rest)
         except BaseException:
             close_all(descriptors)
             raise
@@ -336,6 +376,12 @@ class Frames:
             close_all(descriptors)
             raise DescriptorsLost("no room for its descriptors (RLIMIT_NOFILE)")
         return frame
+
+    def drop_descriptors(self) -> None:
+        """Close what came with an ATTACH that is no announcement."""
+        came, self._came = self._came, None
+        if came is not None:
+            close_all(came[0])
 
     def _receive_expecting(self, size: int, flags: int = 0) -> bytes:
         """Receive as the socket does, and keep what comes with an ATTACH."""
@@ -380,31 +426,32 @@ class Frames:
             OSError: as socket.recv.
 
         """
-        data = self._rest or self._recv(_FIRST_READ)
+        data = self.rest or self._recv(_FIRST_READ)
         if len(data) >= _HEADER_SIZE:
             length, kind = HEADER.unpack_from(data)
             if length == len(data) - _HEADER_SIZE and length <= self.max_body:
-                self._rest = b""
+                self.rest = b""
                 return kind, data[_HEADER_SIZE:]
         return self._receive_more(data) if data else None
 
     def _receive_more(self, data: bytes) -> tuple[int, bytes | memoryview]:
         """Receive the rest of a frame of which `data` is the begin, or is not all."""
-        if self._begun is not None:
-            self._begun()
+        if self.begun is not None:
+            self.begun()
         while len(data) < _HEADER_SIZE:
             data += self._more()
         length, kind = HEADER.unpack_from(data)
         end = _HEADER_SIZE + length
-        self._rest = data[end:]
+        self.rest = data[end:]
         if self._taken + length > self.max_body:
             self._discard(max(0, end - len(data)))
-            raise self._too_large(kind, self._taken + length)
+            raise self.too_large(kind, self._taken + length)
         if end <= len(data):
             return kind, data[_HEADER_SIZE:end]
         return kind, self._complete(data[_HEADER_SIZE:], length)
 
-    def _too_large(self, kind: int, size: int) -> FrameTooLarge:
+    def too_large(self, kind: int, size: int) -> FrameTooLarge:
+        """Return the error of a message of so many bytes."""
         msg = f"a message of {size} bytes, the limit is {self.max_body}"
         return FrameTooLarge(kind, msg)
 
@@ -416,8 +463,8 @@ class Frames:
             count = self.sock.recv_into(missing)
             if not count:
                 raise Interrupted
-            if count >= _FIRST_READ and self._begun is not None:
-                self._begun()
+            if count >= _FIRST_READ and self.begun is not None:
+                self.begun()
             missing = missing[count:]
         return whole
 

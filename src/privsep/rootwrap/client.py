@@ -27,7 +27,7 @@ from privsep._wire.open_files import Fd
 from privsep.context import MAX_WORKERS, Context, Entry, StartOptions
 from privsep.rootwrap.exchange import Exchange
 from privsep.rootwrap.running import Process
-from privsep.rootwrap.service import Service
+from privsep.rootwrap.service import MAX_MESSAGE, Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,7 +72,13 @@ class _Daemon(Context):
     start_options = StartOptions("sudo")  # or whatever the command begins with
 
     def __init__(self, command: Sequence[str]) -> None:
-        super().__init__("rootwrap", capabilities=[], timeout=None, workers=MAX_WORKERS)
+        super().__init__(
+            "rootwrap",
+            capabilities=[],
+            timeout=None,
+            workers=MAX_WORKERS,
+            max_message=MAX_MESSAGE,
+        )
         self._command = tuple(command)
 
     def launch(self, options: StartOptions) -> tuple[Launched, str]:
@@ -128,6 +134,7 @@ class Client:
             CallTimeout: it did not end in time, and was killed.
             StartError: the daemon could not be started; the message has its words.
             DaemonGone, WorkerDied: the daemon ended meanwhile; the command may go on.
+            MessageTooLarge: the words are more than 8 MiB.
             Refused: too many commands of this user wait.
 
         """

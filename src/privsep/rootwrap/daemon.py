@@ -20,7 +20,7 @@ from privsep.rootwrap.errors import BadPolicy
 from privsep.rootwrap.judge import BAD_POLICY, User
 from privsep.rootwrap.patterns import BadPattern, Pattern
 from privsep.rootwrap.run import become, limit_descriptors
-from privsep.rootwrap.service import Caller, Service
+from privsep.rootwrap.service import MAX_MESSAGE, Caller, Service
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def _context(policy: Policy, caller: Caller) -> Context:
         modules=_MODULES,
         timeout=None,
         workers=MAX_WORKERS,
+        max_message=MAX_MESSAGE,
         memory=None,
         validate="off",
     )

@@ -97,7 +97,10 @@ class Process:
             ValueError: there is no such signal.
 
         """
-        self.send(signal.Signals(number))
+        if not 0 < number < signal.NSIG:
+            msg = f"there is no signal {number}"
+            raise ValueError(msg)
+        self.send(number)
 
     def terminate(self) -> None:
         """Send it SIGTERM."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from privsep._wire.descriptors import Credentials
     from privsep.rootwrap.policy import Policy
 
+#: bytes of a command: more than any system takes (ARG_MAX, execve(2))
+MAX_MESSAGE = 8 << 20
 STARTED = b"s"  #: what the worker says on the line
 _NULL = 0  # a worker's own standard input
 _BYTES = frozenset({bytes})

@@ -17,10 +17,11 @@ LARGEST = 1024
 NAME_SIZE = 200
 TEXT_SIZE = 200
 
-# From a worker: kind, nanoseconds, outcome or size of the name; then name and text.
+# From a worker: kind, nanoseconds, outcome or size of the name; then name and text, or
+# the exception's class, before which END_OF_STREAM has a COUNT of items.
 FROM_WORKER = struct.Struct("=BQB")
-BEGIN, END, REFUSED = 1, 2, 3
-RETURNED, RAISED, NOT_RUN = 0, 1, 2
+BEGIN, END, REFUSED, END_OF_STREAM = 1, 2, 3, 4
+RETURNED, RAISED, NOT_RUN, CLOSED = 0, 1, 2, 3
 
 # To a worker that waits: the BEGIN's nanoseconds; then why it is not recorded.
 ANSWER = struct.Struct("=Q")

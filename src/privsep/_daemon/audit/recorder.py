@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from privsep._daemon.audit.messages import (
     ANSWER,
     BEGIN,
+    CLOSED,
     COUNT,
     END,
+    END_OF_STREAM,
     FROM_WORKER,
     LARGEST,
     NAME_SIZE,
@@ -73,6 +75,7 @@ class Recorder:
         self._begun: int | None = None
         self._outcome = RETURNED
         self._error = b""
+        self._items: int | None = None  #: that a generator has made
 
     def begin(
         self, name: bytes, args: list[object], kwargs: Mapping[str, object]
@@ -97,6 +100,12 @@ class Recorder:
             self._outcome = RAISED
             self._error = shown.encode("utf-8", "backslashreplace")[:NAME_SIZE]
 
+    def streamed(self, items: int, *, whole: bool) -> None:
+        """Note how many items a generator has made, and whether all were wanted."""
+        self._items = items
+        if not whole:
+            self._outcome = CLOSED
+
     def refused(self, name: bytes, reason: str) -> None:
         """Record that a call was refused."""
         name = name[:NAME_SIZE]
@@ -112,7 +121,11 @@ class Recorder:
             return
         self._begun = None
         duration = monotonic_ns() - begun
-        self._tell(FROM_WORKER.pack(END, duration, self._outcome) + self._error)
+        kind, error = END, self._error
+        if self._items is not None:
+            kind, error = END_OF_STREAM, COUNT.pack(self._items) + error
+            self._items = None
+        self._tell(FROM_WORKER.pack(kind, duration, self._outcome) + error)
         if self._outcome != RETURNED:
             self._outcome, self._error = RETURNED, b""
         if self._asleep[0]:

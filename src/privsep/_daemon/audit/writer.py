@@ -44,6 +44,7 @@ _OUTCOME = {
     messages.RETURNED: "returned",
     messages.RAISED: "raised",
     messages.NOT_RUN: "refused",
+    messages.CLOSED: "closed",
 }
 
 
@@ -338,8 +339,15 @@ class Writer:
                 continue
             kind, nanoseconds, number = messages.FROM_WORKER.unpack_from(data)
             rest = data[messages.FROM_WORKER.size :]
-            if kind == messages.END:
-                self._end(line, nanoseconds, _OUTCOME.get(number, "unknown"), rest)
+            if kind in (messages.END, messages.END_OF_STREAM):
+                more: Record = {}
+                if kind == messages.END_OF_STREAM and len(rest) >= messages.COUNT.size:
+                    more["items"] = messages.COUNT.unpack_from(rest)[0]
+                    rest = rest[messages.COUNT.size :]
+                if rest:
+                    more["error"] = _text(rest, messages.NAME_SIZE)
+                outcome = _OUTCOME.get(number, "unknown")
+                self._end(line, nanoseconds, outcome, more)
             elif kind == messages.BEGIN:
                 if line.call is not None:
                     self._end_call(line, line.call, nanoseconds, "unknown", {})
@@ -359,11 +367,10 @@ class Writer:
                 )
                 self._ledger.add(record)
 
-    def _end(self, line: Line, duration: int, outcome: str, error: bytes) -> None:
+    def _end(self, line: Line, duration: int, outcome: str, more: Record) -> None:
         call = line.call
         if call is None:
             return
-        more: Record = {"error": _text(error, messages.NAME_SIZE)} if error else {}
         self._end_call(line, call, call.begun + duration, outcome, more)
 
     def _end_call(
