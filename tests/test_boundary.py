@@ -606,6 +606,23 @@ def test_a_secret_crosses_and_is_shown_nowhere() -> None:
     assert came.reveal() == "ann's own"
 
 
+@pytest.mark.parametrize(
+    ("value", "same", "other"),
+    [
+        ("\udcff\xe9", "\udcff\xe9", "\udcff"),
+        (b"x", bytearray(b"x"), b"y"),
+        ([1], [1], [2]),
+        ("x", "x", b"x"),
+    ],
+)
+def test_secrets_of_the_same_value_are_equal(value: Any, same: Any, other: Any) -> None:
+    secret, equal = privsep.Secret(value), privsep.Secret(same)
+    assert secret == equal
+    assert hash(secret) == hash(equal) == hash(privsep.Secret(other))
+    assert secret != privsep.Secret(other)
+    assert secret != value
+
+
 def test_a_secret_within_something_crosses() -> None:
     came = annotated.echo["Login"](Login("ann", privsep.Secret(_HIDDEN)))
     assert came.password.reveal() == _HIDDEN
