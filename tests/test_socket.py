@@ -566,7 +566,10 @@ START = """
         (
             ["serve", "--listen", "/nowhere/plain.sock", "service:plain"],
             {},
-            "privsep serve: [Errno 2] No such file or directory",
+            (
+                "privsep serve: cannot listen at /nowhere/plain.sock: No such file or "
+                "directory\n"
+            ),
         ),
     ],
 )
@@ -585,6 +588,27 @@ def test_a_daemon_that_cannot_listen_says_why(
     )
     assert done.returncode == 1
     assert said in done.stderr
+
+
+def test_who_may_not_listen_is_told_where_and_to_be_root(
+    public_python: PublicPython, user_entry: pwd.struct_passwd
+) -> None:
+    uid = user_entry.pw_uid
+    become = ["setpriv", f"--reuid={uid}", "--clear-groups"]
+    words = ["serve", "--listen", "/etc/plain.sock", "service:plain"]
+    done = subprocess.run(
+        [*become, public_python.command, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        (
+            "privsep serve: cannot listen at /etc/plain.sock: Permission denied: run "
+            f"it as root (this is uid {uid})\n"
+        ),
+    )
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, None])

@@ -82,13 +82,19 @@ def _made(path: str) -> socket.socket:
     The mode lets everybody connect: who is let in is root's file's to say.
 
     Raises:
-        OSError: as bind(2) and rename(2); the directory must be there.
+        OSError: as bind(2) and rename(2), with `path`; the directory must be there.
 
     """
     os.closerange(_FIRST_PASSED, _FIRST_PASSED + 1)  # nothing was passed
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     draft = f"{path}.{os.getpid()}"
-    sock.bind(draft)
+    try:
+        sock.bind(draft)
+    except OSError as error:
+        why = f"cannot listen at {path}: {error.strerror or error}"
+        if isinstance(error, PermissionError) and os.geteuid() != 0:
+            why += f": run it as root (this is uid {os.geteuid()})"
+        raise OSError(why) from error
     try:
         os.chmod(draft, 0o666)  # noqa: S103 - as said above
         sock.listen(socket.SOMAXCONN)
