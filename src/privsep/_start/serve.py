@@ -48,7 +48,9 @@ def main() -> NoReturn:
 
 def _admission(said: rules.Rules) -> Admission:
     """Return who may connect: without root's word, root alone."""
-    return Admission(said.users or frozenset(), said.groups or frozenset(), said.units)
+    return Admission(
+        said.users or frozenset(), said.groups or frozenset(), said.units, said.path
+    )
 
 
 def _passed() -> socket.socket:
