@@ -547,3 +547,22 @@ def test_a_step_that_the_kernel_refuses_is_named(
     )
     assert "setgroups(" in lines[0]
     assert "Operation not permitted" in lines[0]
+
+
+@needs_root
+def test_who_is_the_user_without_its_groups_is_told_that_they_differ(
+    public_python: PublicPython, user_entry: pwd.struct_passwd
+) -> None:
+    uid, gid = user_entry.pw_uid, user_entry.pw_gid
+    lines = public_python.run(
+        """
+        import sys, privsep
+        try:
+            privsep.drop_privileges(sys.argv[1])
+        except privsep.PrivsepError as error:
+            print(error)
+        """,
+        user_entry.pw_name,
+        before=["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"],
+    )
+    assert f"its groups are [], not the user's, [{gid}]: start it with" in lines[0]
