@@ -370,16 +370,17 @@ def test_an_enum_or_a_class_without_an_annotation_does_not_cross() -> None:
         annotated.returns_point_without_saying()
 
 
-def test_an_object_of_another_class_than_the_annotated_does_not_cross() -> None:
+def test_an_object_of_another_class_than_the_annotated_is_refused() -> None:
     wrong: list[tuple[str, Any, str]] = [
-        ("Point", Other(1), "parameter value is not as annotated"),
-        ("list[Color]", [Color.RED, Word.YES], r"parameter value\[1\] is not"),
-        ("Options", {"size": Color.RED}, "parameter value.size is not"),
+        ("Point", Other(1), "parameter value: expected Point, got Other$"),
+        ("Point", Point("a"), "parameter value.x: expected int, got str 'a'$"),  # type: ignore[arg-type]
+        ("list[Color]", [Color.RED, Word.YES], r"value\[1\]: expected Color"),
+        ("Options", {"size": Color.RED}, "value.size: expected int, got Color$"),
         ("Color", Word.YES, "expected Color"),
         ("Mode", Mode(8), r"expected Mode \(4, 2\)"),
     ]
     for name, value, said in wrong:
-        with pytest.raises(privsep.Unserializable, match=said):
+        with pytest.raises(privsep.Refused, match=said):
             annotated.echo[name](value)
 
 
@@ -603,6 +604,23 @@ def test_a_secret_crosses_and_is_shown_nowhere() -> None:
     came = annotated.echo["Secret"](secret)
     assert isinstance(came, privsep.Secret)
     assert came.reveal() == "ann's own"
+
+
+@pytest.mark.parametrize(
+    ("value", "same", "other"),
+    [
+        ("\udcff\xe9", "\udcff\xe9", "\udcff"),
+        (b"x", bytearray(b"x"), b"y"),
+        ([1], [1], [2]),
+        ("x", "x", b"x"),
+    ],
+)
+def test_secrets_of_the_same_value_are_equal(value: Any, same: Any, other: Any) -> None:
+    secret, equal = privsep.Secret(value), privsep.Secret(same)
+    assert secret == equal
+    assert hash(secret) == hash(equal) == hash(privsep.Secret(other))
+    assert secret != privsep.Secret(other)
+    assert secret != value
 
 
 def test_a_secret_within_something_crosses() -> None:

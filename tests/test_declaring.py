@@ -205,6 +205,30 @@ def test_what_is_no_plain_function_is_an_error_that_says_so(wrong: Any) -> None:
 # -- ranges ---------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("timeout", "5", "timeout is '5'; it must be a number of seconds, or None"),
+        ("workers", "4", "workers is '4'; it must be a whole number"),
+        ("workers", 4.5, "workers is 4.5; it must be a whole number"),
+        ("max_message", None, "max_message is None; it must be a whole number"),
+        ("memory", "1", "memory is '1'; it must be a whole number"),
+    ],
+)
+def test_what_is_no_number_is_an_error_that_says_so(
+    name: str, wrong: object, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        _context(**{name: wrong})
+
+
+def test_a_window_that_is_no_number_is_an_error_that_says_so(
+    function: Callable[[], None],
+) -> None:
+    with pytest.raises(ValueError, match="window is '1'; it must be a whole number"):
+        _context().entrypoint(window="1")(function)  # type: ignore[call-overload]
+
+
 @pytest.mark.parametrize("wrong", [0, -1, 1025, 10**9])
 def test_workers_out_of_range_are_an_error(wrong: int) -> None:
     with pytest.raises(ValueError, match=f"workers is {wrong}; it may be 1 to 1024"):

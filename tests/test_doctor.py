@@ -201,6 +201,13 @@ def test_a_file_that_is_not_roots_is_named_with_its_owner_and_mode(
             "sandbox",
             "make the path, or take it out",
         ),
+        (
+            ')\n@X.entrypoint\ndef run(value: "Undefined") -> None: ...\n#',
+            "annotation",
+            "cannot be resolved when the daemon starts",
+        ),
+        ('audit=privsep.Audit("/nodir/x.jsonl")', "audit", "/nodir/x.jsonl: No such"),
+        ('audit=privsep.Audit("/dev/null")', "audit", "it is no regular file"),
     ],
 )
 def test_what_the_daemon_itself_would_lack_is_told(
@@ -214,6 +221,73 @@ def test_what_the_daemon_itself_would_lack_is_told(
     answer = examine("examined:X", become=())
     assert not answer.works
     assert answer.says(topic, "no", words)
+    userns = answer.text.partition("\nuserns")[2]
+    assert userns.split(maxsplit=1)[1].startswith("start('userns') would not work: ")
+
+
+def test_an_audit_file_that_the_user_may_not_write_is_told(
+    examine: Callable[..., Answer], installed: Callable[[str], Path]
+) -> None:
+    installed('capabilities=[], audit=privsep.Audit("/etc/x.jsonl")')
+    answer = examine("examined:X")
+    assert not answer.works
+    assert answer.says("audit file", "no", "/etc is not for this user to write")
+
+
+def test_userns_would_not_work_with_a_user(
+    examine: Callable[..., Answer], installed: Callable[[str], Path]
+) -> None:
+    installed('capabilities=[], user="nobody"')
+    answer = examine("examined:X", become=())
+    assert "start('userns') would not work: only root is mapped there" in answer.text
+
+
+def test_a_module_that_raises_is_told_in_one_line(
+    public_python: PublicPython, installed: Callable[[str], Path]
+) -> None:
+    for arguments, said in (
+        ("capabilities=[absent]", "NameError: name 'absent' is not defined ({}:2)"),
+        ("capabilities=[], timeout=0", "ValueError: timeout is 0; "),
+        ("capabilities=[", "SyntaxError: "),
+        (
+            "capabilities=[])\nimport absent.thing\n#",
+            "ModuleNotFoundError: No module named 'absent' ({}:3)",
+        ),
+    ):
+        module = installed(arguments)
+        done = subprocess.run(
+            [public_python.command, "doctor", "examined:X"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        begin = f"privsep doctor: examined: {said.format(module)}"
+        assert done.stderr.startswith(begin), done.stderr
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+def test_a_module_in_the_current_directory_is_told_not_to_count(
+    public_python: PublicPython, public_path: Path
+) -> None:
+    (public_path / "beside.py").write_text("")
+    said = [
+        subprocess.run(
+            [public_python.command, "doctor", f"{name}:context"],
+            cwd=public_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stderr
+        for name in ("beside", "absent")
+    ]
+    assert said == [
+        (
+            "privsep doctor: No module named 'beside': the current directory does not "
+            "count; install the module, or run python3 -m privsep.cli doctor "
+            "beside:context\n"
+        ),
+        "privsep doctor: No module named 'absent'\n",
+    ]
 
 
 def test_what_is_no_context_is_told(public_python: PublicPython) -> None:

@@ -121,6 +121,33 @@ def test_calls_work_after_the_client_has_dropped(unprivileged_user: str) -> None
 
 
 @needs_root
+def test_after_exec_a_dropped_client_is_told_to_restart(unprivileged_user: str) -> None:
+    lines = scripts.run(
+        """
+        import os, signal, sys, privsep, service
+        started = service.services["network"]
+        started.context.start("exec")
+        with open("/proc/thread-self/children") as file:
+            (daemon,) = map(int, file.read().split())
+        os.kill(daemon, signal.SIGKILL)
+        os.waitid(os.P_PID, daemon, os.WEXITED | os.WNOWAIT)
+        privsep.drop_privileges(sys.argv[1])
+        try:
+            started.echo(1)
+        except privsep.StartError as error:
+            print(error)
+        """,
+        unprivileged_user,
+    )
+    (said,) = lines
+    assert said == (
+        "the daemon of context 'network' is gone; it was started by exec before this "
+        "process dropped its privileges (CAP_NET_ADMIN is missing now): restart the "
+        "service"
+    )
+
+
+@needs_root
 def test_dropping_with_a_second_thread_is_an_error_that_says_so(
     unprivileged_user: str,
 ) -> None:
@@ -547,3 +574,22 @@ def test_a_step_that_the_kernel_refuses_is_named(
     )
     assert "setgroups(" in lines[0]
     assert "Operation not permitted" in lines[0]
+
+
+@needs_root
+def test_who_is_the_user_without_its_groups_is_told_that_they_differ(
+    public_python: PublicPython, user_entry: pwd.struct_passwd
+) -> None:
+    uid, gid = user_entry.pw_uid, user_entry.pw_gid
+    lines = public_python.run(
+        """
+        import sys, privsep
+        try:
+            privsep.drop_privileges(sys.argv[1])
+        except privsep.PrivsepError as error:
+            print(error)
+        """,
+        user_entry.pw_name,
+        before=["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"],
+    )
+    assert f"its groups are [], not the user's, [{gid}]: start it with" in lines[0]

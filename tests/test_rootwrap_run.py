@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import IS_ROOT
+from forks import in_child
 from wrapping import (
     BAD_POLICY,
     ENDS_WITHIN,
@@ -29,6 +30,7 @@ import privsep
 from privsep.rootwrap.judge import judge
 from privsep.rootwrap.run import run
 
+NOBODY = 65534
 _ROOT_ONLY = pytest.mark.skipif(not IS_ROOT, reason="only root may become another")
 _LAUNCHER = Path(__file__).parent.parent / "scripts" / "privsep-rootwrap"
 
@@ -105,6 +107,13 @@ def test_what_does_not_run_is_said_in_one_line(
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_the_usage_is_told_to_who_asks(wrapped: Wrapped, word: str) -> None:
+    done = wrapped.call(word)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: privsep-rootwrap CONFIG COMMAND...")
+
+
 def test_no_arguments_at_all_are_no_command(wrapped: Wrapped) -> None:
     assert wrapped.call().returncode == NO_COMMAND
 
@@ -134,7 +143,23 @@ def test_who_may_not_become_the_user_runs_nothing(wrapped: Wrapped) -> None:
     wrapped.allow("show: CommandFilter, show, root")
     done = wrapped.run("show")
     assert (done.returncode, done.stdout) == (NO_EXECUTABLE, "")
-    assert "Operation not permitted" in done.stderr
+    uid = os.geteuid()
+    assert f"the filter wants root, this process is uid {uid}" in done.stderr
+
+
+@_ROOT_ONLY
+def test_whoever_is_not_root_is_told_whom_the_filter_wants(wrapped: Wrapped) -> None:
+    wrapped.allow("show: CommandFilter, show, root")
+    with wrapped.judge("show") as verdict:
+
+        def run_as_another() -> str:
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            with pytest.raises(PermissionError) as caught:
+                run(verdict, 1024)
+            return str(caught.value)
+
+        said = in_child(run_as_another)
+    assert said == f"the filter wants root, this process is uid {NOBODY}"
 
 
 def test_an_unknown_class_is_skipped_with_a_warning(wrapped: Wrapped) -> None:

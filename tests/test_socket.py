@@ -159,7 +159,8 @@ def test_who_is_not_let_in_is_in_the_audit(
     records = [json.loads(line) for line in file.read_text().splitlines()]
     (refused,) = [record for record in records if record["event"] == "refused"]
     assert refused["peer"]["uid"] == OTHERS
-    assert refused["reason"] == f"uid {OTHERS}, gid {OTHERS} may not connect"
+    said = f"uid {OTHERS}, gid {OTHERS} may not connect: "
+    assert refused["reason"].startswith(said)
 
 
 def test_a_daemon_without_clients_stays(manage: Callable[..., Manager]) -> None:
@@ -229,7 +230,9 @@ def test_root_alone_is_let_in_without_a_file_of_root(
     assert greeting_of(path, 0, 0) == "ready"
     refusal = greeting_of(path, user_entry.pw_uid, user_entry.pw_gid)
     assert refusal == (
-        f"uid {user_entry.pw_uid}, gid {user_entry.pw_gid} may not connect"
+        f"uid {user_entry.pw_uid}, gid {user_entry.pw_gid} may not connect: "
+        "root's file /etc/privsep/contexts.d/service:plain.toml does not list it "
+        "(users, groups, units)"
     )
 
 
@@ -566,7 +569,10 @@ START = """
         (
             ["serve", "--listen", "/nowhere/plain.sock", "service:plain"],
             {},
-            "privsep serve: [Errno 2] No such file or directory",
+            (
+                "privsep serve: cannot listen at /nowhere/plain.sock: No such file or "
+                "directory\n"
+            ),
         ),
     ],
 )
@@ -585,6 +591,27 @@ def test_a_daemon_that_cannot_listen_says_why(
     )
     assert done.returncode == 1
     assert said in done.stderr
+
+
+def test_who_may_not_listen_is_told_where_and_to_be_root(
+    public_python: PublicPython, user_entry: pwd.struct_passwd
+) -> None:
+    uid = user_entry.pw_uid
+    become = ["setpriv", f"--reuid={uid}", "--clear-groups"]
+    words = ["serve", "--listen", "/etc/plain.sock", "service:plain"]
+    done = subprocess.run(
+        [*become, public_python.command, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        (
+            "privsep serve: cannot listen at /etc/plain.sock: Permission denied: run "
+            f"it as root (this is uid {uid})\n"
+        ),
+    )
 
 
 @pytest.mark.parametrize(("uid", "mode"), [(4_000_000_001, 0o755), (0, 0o1777)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import textwrap
@@ -436,6 +437,22 @@ def test_a_helper_that_fails_is_told_with_its_words() -> None:
     assert "it ended with status 7" in str(caught.value)
     assert "I will not" in str(caught.value)
     assert "let sudoers allow it" in str(caught.value)
+
+
+@pytest.mark.usefixtures("fails_at_once")
+def test_doas_that_fails_is_told_with_the_line_of_its_own_file(tmp_path: Path) -> None:
+    doas = tmp_path / "doas"
+    doas.write_text("#!/bin/sh\nexit 1\n")
+    doas.chmod(0o755)
+    context = services["plain"].context
+    with pytest.raises(privsep.StartError) as caught:
+        context.start("sudo", helper=[str(doas), "-n"], deadline=LATE)
+    said = str(caught.value)
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert "let doas.conf allow it (/etc/doas.conf):\n" in said
+    assert f"  permit nopass {user} as root cmd " in said
+    assert " args service:plain\n" in said
+    assert "sudoers" not in said
 
 
 def test_a_context_in_main_cannot_be_started_by_exec() -> None:

@@ -171,7 +171,7 @@ class Field:
         if answer:
             kind, *rest = msgpack.unpackb(answer)
             ready = kind == READY
-            said = "" if ready else str(rest[0])
+            said = "" if ready else "\n".join(filter(None, map(str, rest)))
         control.close()
         output, _ = process.communicate(timeout=HANGS)
         return Outcome(ready, said or output.decode(errors="replace"))

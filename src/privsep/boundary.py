@@ -44,6 +44,27 @@ class Secret(Generic[T_co]):
         """Return a text that does not depend on the value."""
         return "Secret(...)"
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether `other` keeps the same; text, bytes are compared in full."""
+        if not isinstance(other, Secret):
+            return NotImplemented
+        mine: object = self._value
+        theirs: object = other._value
+        if isinstance(mine, str) and isinstance(theirs, str):
+            mine = mine.encode("utf-8", "surrogatepass")
+            theirs = theirs.encode("utf-8", "surrogatepass")
+        if isinstance(mine, (bytes, bytearray)) and isinstance(
+            theirs, (bytes, bytearray)
+        ):
+            from hmac import compare_digest  # noqa: PLC0415 - few secrets are compared
+
+            return compare_digest(mine, theirs)
+        return mine == theirs
+
+    def __hash__(self) -> int:
+        """Return what does not depend on the value, as the repr does not."""
+        return hash(Secret)
+
     def __deepcopy__(self, memo: object) -> Self:
         """Return itself: `dataclasses.asdict` copies, and the value stays in here."""
         return self

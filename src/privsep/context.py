@@ -239,6 +239,10 @@ class Context:
 
     def _check(self) -> None:
         _check_timeout(self.timeout)
+        _check_whole("workers", self.workers)
+        _check_whole("max_message", self.max_message)
+        if self.memory is not None:
+            _check_whole("memory", self.memory)
         if self.memory is not None and self.memory < 1:
             msg = f"memory is {self.memory}; it must be more than 0 bytes, or None"
             raise ValueError(msg)
@@ -724,7 +728,16 @@ def _resemble(call: object, function: object) -> None:
     vars(call).update(getattr(function, "__dict__", {}), __wrapped__=function)
 
 
-def _check_timeout(timeout: float | None) -> None:
+def _check_whole(name: str, number: object) -> None:
+    if not isinstance(number, int):
+        msg = f"{name} is {number!r}; it must be a whole number"
+        raise ValueError(msg)  # noqa: TRY004 - every mistake here is one
+
+
+def _check_timeout(timeout: object) -> None:
+    if not isinstance(timeout, int | float | None):
+        msg = f"timeout is {timeout!r}; it must be a number of seconds, or None"
+        raise ValueError(msg)  # noqa: TRY004 - every mistake here is one
     if timeout is not None and not timeout > 0:
         msg = f"timeout is {timeout!r}; it must be more than 0 seconds, or None"
         raise ValueError(msg)
@@ -760,6 +773,7 @@ def _check_items(
     if item_timeout is not None and shape not in (GENERATOR, ASYNC_GENERATOR):
         msg = f"{name} is no generator function, and item_timeout= is for these"
         raise TypeError(msg)
+    _check_whole("window", window)
     if not 0 <= window <= MAX_WINDOW:
         msg = f"window is {window}; it may be 0 to {MAX_WINDOW} items"
         raise ValueError(msg)

@@ -5,6 +5,7 @@ Runs in the service, once its daemons are started.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from privsep.errors import PrivsepError
@@ -66,8 +67,12 @@ def drop_privileges(user: str | int, group: str | int | None = None) -> None:
     try:
         lock_down(Kept(ids, 0))
     except LockdownError as error:
-        msg = (
-            f"could not drop privileges to {user!r}: {error} (to change the user "
-            "takes root, or CAP_SETUID and CAP_SETGID)"
-        )
+        why = "to change the user takes root, or CAP_SETUID and CAP_SETGID"
+        groups = {*(ids.groups or ())}
+        if ids.uid == os.geteuid() and groups != {*os.getgroups()}:
+            why = (
+                f"this process is that user, but its groups are {os.getgroups()}, not "
+                f"the user's, {sorted(groups)}: start it with these, or as root"
+            )
+        msg = f"could not drop privileges to {user!r}: {error} ({why})"
         raise PrivsepError(msg) from error

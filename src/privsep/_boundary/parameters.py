@@ -310,7 +310,7 @@ class Crossing:
         What is not as annotated goes as it is, for the daemon to judge.
 
         Raises:
-            Unserializable: and it does not cross.
+            Refused: it is not as annotated, and would not cross as it is.
 
         """
         if self._parameters is None:
@@ -337,14 +337,11 @@ class Crossing:
         """Return an error for what is not as annotated, unless it crosses as it is."""
         try:
             Encoder().encode(value)
-        except UnsupportedType as error:
-            text = "" if _is_secret(slot.form) else f": {wrong.text()}"
-            path = wrong.path if text else ""
-            msg = (
-                f"{self._name}(): parameter {slot.name}{path} is not as annotated, and "
-                f"what is of type {error} does not cross{text}"
-            )
-            return errors.Unserializable(msg)
+        except UnsupportedType:
+            where = f"{self._name}(): parameter {slot.name}"
+            if _is_secret(slot.form):
+                return errors.Refused(f"{where} is not as annotated")
+            return errors.Refused(f"{where}{wrong.path}: {wrong.text()}")
         except ValueError:  # too large: the call itself says so
             pass
         return None

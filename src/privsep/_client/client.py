@@ -20,6 +20,9 @@ from privsep._client import forking
 from privsep._client.channel import NotStarted
 from privsep._client.connection import Connection
 from privsep._client.pending import PendingCall
+from privsep._lockdown import capabilities
+from privsep._lockdown.capability_names import describe
+from privsep._start import exec as exec_
 from privsep.context import StartOptions, status_entry
 from privsep.status import DaemonStatus
 
@@ -42,7 +45,7 @@ class Client:
         self._options = context.start_options
         self._lock = threading.Lock()
         self._connection: Connection | None = None
-        self._forked = False
+        self._started_by = ""
         self._loggers = _lineage(context.logger or context.prefix)
         _clients.add(self)
 
@@ -65,7 +68,7 @@ class Client:
             return connection
         with self._lock:
             if self._connection is None:
-                self._refuse_second_fork()
+                self._refuse_second_start()
                 self._connection = self._launch()
             return self._connection
 
@@ -79,24 +82,34 @@ class Client:
 
     def _launch(self) -> Connection:
         launched, method = self.context.launch(self._options)
-        self._forked = method == "fork"
+        self._started_by = method
         return Connection(launched, self.context, method)
 
-    def _refuse_second_fork(self) -> None:
-        if self._forked:
+    def _refuse_second_start(self) -> None:
+        """Raise if the daemon is gone and this process can start no other."""
+        if self._started_by == "fork":
             msg = (
                 f"the daemon of context {self.context.name!r} is gone; it was "
                 "started by fork and cannot be started again by a call: restart the "
                 "service; where it still has the privileges, stop() and start() do"
             )
             raise errors.DaemonGone(msg)
+        if self._started_by == "exec":
+            missing = exec_.needed(self.context) & ~capabilities.permitted()
+            if missing:
+                msg = (
+                    f"the daemon of context {self.context.name!r} is gone; it was "
+                    "started by exec before this process dropped its privileges "
+                    f"({describe(missing)} is missing now): restart the service"
+                )
+                raise errors.StartError(msg)
 
     def stop(self, timeout: float = _STOP_TIMEOUT) -> None:
         """Let go of the daemon; see `Context.stop`."""
         with self._lock:
             connection, self._connection = self._connection, None
             self._options = self.context.start_options
-            self._forked = False
+            self._started_by = ""
         if connection is not None:
             connection.close(timeout)
 

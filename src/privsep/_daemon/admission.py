@@ -29,6 +29,7 @@ class Admission(NamedTuple):
     users: frozenset[int] = frozenset()
     groups: frozenset[int] = frozenset()
     units: frozenset[str] = frozenset()
+    path: str = ""  #: root's file, which says so
 
     def refusal(self, sock: socket.socket) -> str:
         """Return why the peer that connected `sock` is not let in; "" if it is."""
@@ -51,7 +52,10 @@ class Admission(NamedTuple):
         if unit in self.units:
             return ""
         of_unit = f" of {unit}" if unit else ""
-        return f"uid {peer.uid}, gid {peer.gid}{of_unit} may not connect{trouble}"
+        return (
+            f"uid {peer.uid}, gid {peer.gid}{of_unit} may not connect{trouble}: root's "
+            f"file {self.path} does not list it (users, groups, units)"
+        )
 
 
 def _unit(sock: socket.socket, pid: int) -> str:

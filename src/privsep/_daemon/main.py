@@ -22,7 +22,7 @@ from privsep._wire.control import REPLY_SIZE, Reply
 from privsep._wire.descriptors import peer_credentials
 from privsep._wire.typed import NamedTuple
 from privsep._wire.values import Encoder
-from privsep.errors import StartError
+from privsep.errors import PrivsepError
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
@@ -273,7 +273,7 @@ def _words(error: BaseException) -> tuple[str, str]:
     import traceback  # noqa: PLC0415
 
     said = isinstance(
-        error, (LockdownError, LookupError, StartError)
+        error, (LockdownError, LookupError, PrivsepError)
     ) and not isinstance(error, (KeyError, IndexError))
     text = "" if said else "".join(traceback.format_exception(error))
     return f"{error}" if said else f"{type(error).__name__}: {error}", text

@@ -103,11 +103,7 @@ def _launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
         return exec_.launch(context), ""
     if options.method == "userns":
         return userns.launch(context, options.namespaces), ""
-    remedy = (
-        "If this user may not run the command, let sudoers allow it "
-        f"(visudo -f /etc/sudoers.d/NAME):\n  {sudo.rule(context)}\n"
-        "Root must own that environment, with all in it: it runs as root"
-    )
+    remedy = sudo.remedy(context, options.helper)
     return sudo.launch(context, options.helper), remedy
 
 

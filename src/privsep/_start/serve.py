@@ -48,7 +48,9 @@ def main() -> NoReturn:
 
 def _admission(said: rules.Rules) -> Admission:
     """Return who may connect: without root's word, root alone."""
-    return Admission(said.users or frozenset(), said.groups or frozenset(), said.units)
+    return Admission(
+        said.users or frozenset(), said.groups or frozenset(), said.units, said.path
+    )
 
 
 def _passed() -> socket.socket:
@@ -84,17 +86,25 @@ def _made(path: str) -> socket.socket:
 
     Raises:
         Untrusted: somebody else could put another file at `path`.
-        OSError: as bind(2) and rename(2); the directory must be there.
+        OSError: as bind(2) and rename(2), with `path`; the directory must be there.
 
     """
     os.closerange(_FIRST_PASSED, _FIRST_PASSED + 1)  # nothing was passed
     directory, name = os.path.split(path)
-    place = trust.walk_to_directory(directory)
-    place.close()
-    path = f"{place.path}/{name}"
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    draft = f"{path}.{os.getpid()}"
-    sock.bind(draft)
+    try:
+        place = trust.walk_to_directory(directory)
+        place.close()
+        path = f"{place.path}/{name}"
+        draft = f"{path}.{os.getpid()}"
+        sock.bind(draft)
+    except trust.Untrusted:
+        raise
+    except OSError as error:
+        why = f"cannot listen at {path}: {error.strerror or error}"
+        if isinstance(error, PermissionError) and os.geteuid() != 0:
+            why += f": run it as root (this is uid {os.geteuid()})"
+        raise OSError(why) from error
     try:
         os.chmod(draft, 0o666)  # noqa: S103 - as said above
         sock.listen(socket.SOMAXCONN)

@@ -44,11 +44,59 @@ def rule(context: Context) -> str:
         StartError: the context is in no importable variable.
 
     """
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = f"#{os.getuid()}"
+    user = _own_name() or f"#{os.getuid()}"
     return f"{user} ALL=(root) NOPASSWD: {escaped(command(context, ()))}"
+
+
+def doas_rule(context: Context, user: str = "") -> str:
+    """Return the line of doas.conf(5) that allows `user` the daemon's command.
+
+    Args:
+        context: whose daemon it is.
+        user: name; default: who runs this.
+
+    Raises:
+        StartError: the context is in no importable variable.
+
+    """
+    user = user or _own_name() or str(os.getuid())
+    launcher, variable = map(_quoted, command(context, ()))
+    names = " ".join(context.environment)
+    kept = f"setenv {{ {names} }} " if names else ""
+    words = f"as root cmd {launcher} args {variable}"
+    return f"permit nopass {kept}{_quoted(user)} {words}"
+
+
+def remedy(context: Context, helper: tuple[str, ...]) -> str:
+    """Return what lets this user run the daemon's command behind `helper`.
+
+    Raises:
+        StartError: the context is in no importable variable.
+
+    """
+    if os.path.basename(helper[0] if helper else "") == "doas":
+        allow = f"doas.conf allow it (/etc/doas.conf):\n  {doas_rule(context)}"
+    else:
+        where = "visudo -f /etc/sudoers.d/NAME"
+        allow = f"sudoers allow it ({where}):\n  {rule(context)}"
+    return (
+        f"If this user may not run the command, let {allow}\n"
+        "Root must own that environment, with all in it: it runs as root"
+    )
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return ""
+
+
+def _quoted(word: str) -> str:
+    """Return a word as doas.conf(5) has it written."""
+    special = set(word).intersection(' \t"\\{}#')
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"' if special else word
 
 
 def escaped(words: Sequence[str]) -> str:

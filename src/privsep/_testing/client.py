@@ -69,7 +69,7 @@ class RecordingClient(Client):
     def _launch(self) -> InProcess | _Mortal:
         methods.check(self._options)
         # What a dead daemon means is what it would mean to the service.
-        self._forked = self._options.method == "fork"
+        self._started_by = "fork" if self._options.method == "fork" else ""
         if self._mode == "in-process":
             return InProcess(self.context)
         deadline = self._options.deadline

@@ -18,8 +18,6 @@ def generate(context: Context, user: str) -> str:
         StartError: the context is in no importable variable.
 
     """
-    launcher, variable = map(_quoted, sudo.command(context, ()))
-    kept = ""
     lines = [
         "# /etc/doas.conf; look at it with doas -C /etc/doas.conf",
         "# nopass: nobody is there to type a password. args: in full, as what",
@@ -28,14 +26,5 @@ def generate(context: Context, user: str) -> str:
     ]
     if context.environment:
         lines.append("# setenv: the variables that the context names (environment=).")
-        kept = f"setenv {{ {' '.join(context.environment)} }} "
-    lines.append(
-        f"permit nopass {kept}{_quoted(user)} as root cmd {launcher} args {variable}"
-    )
+    lines.append(sudo.doas_rule(context, user))
     return "\n".join(lines) + "\n"
-
-
-def _quoted(word: str) -> str:
-    special = set(word).intersection(' \t"\\{}#')
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"' if special else word

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import stat
 import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -71,7 +72,9 @@ class Diagnosis:
             "sudo": list(_sudo(context)),
         }
         #: what the daemon needs itself: one that listens has it already
-        needs = [*_kernel(context), *_identity(context)]
+        needs = [*_annotations(context), *_audit(context), *_kernel(context)]
+        ready = all(each.holds is not False for each in needs)
+        needs += _identity(context)
         #: as `auto` chooses
         self.method: str | None = None
         for name, findings in methods.items():
@@ -81,12 +84,14 @@ class Diagnosis:
                 self.method = name
             if self.method or name == "socket":
                 break
+        if self.method == "exec":
+            needs += _own_audit(context)
         if self.method != "socket" and any(each.holds is False for each in needs):
             self.method = None
         self.findings = [*_here(context), *needs]
         for findings in methods.values():
             self.findings += findings
-        self.findings += _userns()
+        self.findings += _userns(context, ready=ready)
 
 
 def _here(context: Context) -> Iterator[Finding]:
@@ -96,6 +101,42 @@ def _here(context: Context) -> Iterator[Finding]:
     yield _good("context", f"{context.variable} of {module.__file__}")
     if os.getuid() == 0:
         yield Finding("who", "root, who may nearly all: ask as the service's user")
+
+
+def _annotations(context: Context) -> Iterator[Finding]:
+    try:
+        context.check_annotations()
+    except StartError as error:
+        yield _bad("annotation", str(error), "the daemon would not start")
+
+
+def _audit(context: Context) -> Iterator[Finding]:
+    """Look at where the audit's file is to be, as far as this user sees."""
+    path = None if context.audit is None else context.audit.file
+    if path is None:
+        return
+    remedy = "make its directory, or name another file"
+    try:
+        os.stat(os.path.dirname(path) + "/.")
+        is_file = not os.path.lexists(path) or stat.S_ISREG(os.lstat(path).st_mode)
+    except PermissionError as error:  # the daemon may see more
+        yield Finding("audit", f"{path}: {error.strerror}")
+    except OSError as error:
+        yield _bad("audit", f"{path}: {error.strerror}", remedy)
+    else:
+        text = "its directory is there" if is_file else "it is no regular file"
+        yield Finding("audit", f"{path}: {text}", remedy, holds=is_file)
+
+
+def _own_audit(context: Context) -> Iterator[Finding]:
+    """Look at whether this user may write the audit's file: by exec, it does."""
+    path = None if context.audit is None else context.audit.file
+    if path is None:
+        return
+    place = path if os.path.exists(path) else os.path.dirname(path)
+    if not os.access(place, os.W_OK):
+        remedy = "by exec the audit is this user's: let it write there"
+        yield _bad("audit file", f"{place} is not for this user to write", remedy)
 
 
 def _kernel(context: Context) -> Iterator[Finding]:
@@ -260,7 +301,14 @@ def _importable(context: Context) -> Finding:
     )
 
 
-def _userns() -> Iterator[Finding]:
+def _userns(context: Context, *, ready: bool) -> Iterator[Finding]:
+    if context.user is not None or context.group is not None:
+        text = "only root is mapped there, and the context has user= or group="
+        yield Finding("userns", f"start('userns') would not work: {text}")
+        return
+    if not ready:
+        yield Finding("userns", "start('userns') would not work: see above")
+        return
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

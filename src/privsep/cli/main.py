@@ -9,7 +9,9 @@ import argparse
 import importlib
 import os
 import pwd
+import shlex
 import sys
+import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from privsep.cli import doas, rootwrap_filter, sudoers, systemd
@@ -44,11 +46,47 @@ def main() -> NoReturn:
 
 def _find(variable: str) -> Context:
     module, _, name = variable.partition(":")
-    found = getattr(importlib.import_module(module), name, None)
+    found = getattr(_import(module), name, None)
     if not isinstance(found, Context):
         msg = f"{variable} is not a privsep.Context (write MODULE:CONTEXT)"
         raise LookupError(msg)  # noqa: TRY004 - it is told as it is
     return found
+
+
+def _import(module: str) -> object:
+    """Import a module; of one that fails, say what it raised, and where.
+
+    Raises:
+        ImportError: it cannot be imported; the message is one line.
+
+    """
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001 - modules are code
+        top = module.partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and error.name == top:
+            raise ImportError(f"{error}{_beside(top)}") from None
+        said = f"{module}: {type(error).__name__}: {error}"
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = (__file__, importlib.__file__)
+        places = [
+            f"{each.filename}:{each.lineno}"
+            for each in frames
+            if each.filename not in ours and not each.filename.startswith("<frozen ")
+        ]
+        if places and not isinstance(error, SyntaxError):  # that names its own
+            said += f" ({places[-1]})"
+        raise ImportError(said) from None
+
+
+def _beside(top: str) -> str:
+    """Return what to do if the module stands in the current directory only."""
+    if not (os.path.isfile(f"{top}.py") or os.path.isdir(top)):
+        return ""
+    return (
+        ": the current directory does not count; install the module, or run "
+        f"python3 -m privsep.cli {shlex.join(sys.argv[1:])}"
+    )
 
 
 def _examine(context: Context, *, call: bool) -> bool:

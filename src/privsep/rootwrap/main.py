@@ -34,11 +34,14 @@ def main(arguments: Sequence[str]) -> int:
         arguments: the policy's path and the command, or another thing to do.
 
     Returns:
-        What to end with where nothing runs: 96 no executable, 97 a bad policy, 98
-        no command, 99 not allowed.
+        What to end with where nothing runs: 0 the usage was asked for, 96 no
+        executable, 97 a bad policy, 98 no command, 99 not allowed.
 
     """
     _take_over()
+    if arguments and arguments[0] in ("-h", "--help"):
+        os.write(1, f"usage: {_USAGE}\n".encode())
+        return 0
     if len(arguments) < 2:  # noqa: PLR2004
         log.say(f"no command is given: {_USAGE}")
         return NO_COMMAND

@@ -47,7 +47,14 @@ def run(verdict: Verdict, descriptors: int) -> NoReturn:
     if user is None:
         raise ValueError("the verdict does not allow the command")
     limit_descriptors(descriptors)
-    _give_up(verdict.options, user)
+    try:
+        _give_up(verdict.options, user)
+    except PermissionError as error:
+        uid = os.geteuid()
+        if uid in (0, user.uid):
+            raise
+        msg = f"the filter wants {user.name}, this process is uid {uid}"
+        raise PermissionError(msg) from error
     if verdict.target is not None:
         _signal(verdict.target)
     _start_clock(verdict.options.timeout)
