@@ -7,6 +7,7 @@ import resource
 import select
 import signal
 import socket
+import struct
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -324,3 +325,73 @@ def test_the_unit_of_who_has_ended_lets_nobody_in(
         sock.settimeout(PROMPTLY)
         assert "its unit cannot be told: it has ended" in greeting(sock)
     child.result()
+
+
+class Lingering:
+    """TCP sockets whose last close waits: SO_LINGER of socket(7), and unsent data.
+
+    Ours must not be the last; so the daemon stands still until we have closed them.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0), backlog=count)
+        address = self._server.getsockname()
+        self.socks = [socket.create_connection(address) for _ in range(count)]
+        self._peers = [self._server.accept()[0] for _ in range(count)]
+        for sock in self.socks:
+            sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600)
+            )
+            sock.setblocking(False)
+            try:
+                while True:
+                    sock.send(bytes(1 << 20))
+            except BlockingIOError:  # its reader has as much as it takes
+                pass
+
+    def let_go(self) -> None:
+        """Close them, while others have copies: that does not wait."""
+        for sock in self.socks:
+            sock.close()
+
+    def close(self) -> None:
+        for sock in (*self._peers, self._server, *self.socks):
+            sock.close()
+
+
+@pytest.mark.parametrize(
+    "count", [1, 2, 9], ids=["too few", "of another kind", "too many"]
+)
+def test_a_descriptor_whose_close_waits_keeps_nobody(
+    manager: Manager, join: Callable[[Manager], Peer], held: ExitStack, count: int
+) -> None:
+    peer, other = join(manager), join(manager)
+    lingering = Lingering(count)
+    held.callback(lingering.close)
+    manager.send_signal(signal.SIGSTOP)
+    other.send(REQUEST, lingering.socks)
+    lingering.let_go()
+    manager.send_signal(signal.SIGCONT)
+    peer.ping()
+    other.close()
+
+
+@pytest.mark.parametrize("uid", [LET_IN[0], NOT_LET_IN])
+def test_a_descriptor_whose_close_waits_keeps_nobody_where_it_is_not_even_received(
+    manager: Manager, join: Callable[[Manager], Peer], held: ExitStack, uid: int
+) -> None:
+    peer = join(manager)
+    lingering = Lingering(2)
+    held.callback(lingering.close)
+    line = Line()
+    held.callback(line.close)
+    # On a connection, and on a channel that no worker is to have.
+    socket.send_fds(line.channel, [b"x"], [lingering.socks[0].fileno()])
+    manager.send_signal(signal.SIGSTOP)
+    with acting_as(uid), connect(manager.path) as sock:
+        socket.send_fds(sock, [b"x"], [lingering.socks[1].fileno()])
+        socket.send_fds(sock, [REQUEST], [line.workers.fileno()])
+    line.let_go()
+    lingering.let_go()
+    manager.send_signal(signal.SIGCONT)
+    peer.ping()

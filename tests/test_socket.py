@@ -587,6 +587,29 @@ def test_a_daemon_that_cannot_listen_says_why(
     assert said in done.stderr
 
 
+@pytest.mark.parametrize(("uid", "mode"), [(4_000_000_001, 0o755), (0, 0o1777)])
+def test_a_daemon_listens_at_no_path_where_others_may_write(
+    public_python: PublicPython, public_path: Path, uid: int, mode: int
+) -> None:
+    """They could exchange the name between bind(2) and chmod(2), or rename(2)."""
+    place = public_path / "place"
+    place.mkdir()
+    place.chmod(mode)
+    os.chown(place, uid, uid)
+    (public_path / "link").symlink_to(place)
+    for directory in ("place", "link", "place/.."):
+        path = f"{public_path}/{directory}/daemon.sock"
+        command = [public_python.command, "serve", "--listen", path, "service:plain"]
+        # Where it is not refused, it ends because nobody hears that it is ready.
+        notify = {"NOTIFY_SOCKET": "/nowhere"}
+        done = subprocess.run(
+            command, env=notify, capture_output=True, text=True, check=False
+        )
+        refused = f"{place} belongs to uid {uid}" in done.stderr
+        assert refused is (directory != "place/.." or uid != 0), done.stderr
+    assert not os.listdir(place)
+
+
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, None])
 def test_a_socket_of_another_kind_is_refused(
     public_python: PublicPython, public_path: Path, kind: int | None

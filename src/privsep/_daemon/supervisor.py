@@ -56,6 +56,7 @@ _MOST_WAITING = 256
 _MOST_LOG_LINES = 256
 _MOST_CONNECTIONS = 1024
 _LISTEN_AGAIN = 1.0  # seconds
+_CLOSE_WITHIN = 0.05  # seconds
 _READ_WITHIN = 0.2  # seconds without progress after which a reader may retire
 _LAST_WORDS = 3.0  # seconds, together, for clients that are there and read slowly
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -117,10 +118,12 @@ class Supervisor:
         self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
         _allow_descriptors(self._descriptors)
         self._listener = listener
+        self._shared = listener is not None
         self._listens = False  #: it is watched
         self._listen_at: float | None = None  #: again, although nothing is let go
         if listener is not None:
-            signal.signal(signal.SIGHUP, lambda *_: None)
+            for number in (signal.SIGHUP, signal.SIGALRM):
+                signal.signal(number, lambda *_: None)
             self._listen()
         if isolation == "thread":
             if listener is None:  # else there is no client whose output it would be
@@ -159,7 +162,9 @@ class Supervisor:
             worker.overran and not worker.can_be_killed
             for worker in self._workers.values()
         ):
-            for descriptor, _ in self._epoll.poll(self._time_to_next_look()):
+            ready = self._epoll.poll(self._time_to_next_look())
+            self._interrupt_what_waits(_CLOSE_WITHIN)
+            for descriptor, _ in ready:
                 handler = self._handlers.get(descriptor)
                 if handler is not None:  # an earlier one may have removed it
                     handler()
@@ -172,12 +177,24 @@ class Supervisor:
                 self._listener.manager.give_sign_of_life()
                 if self._listen_at is not None and self._listen_at <= monotonic():
                     self._listen()
+            self._interrupt_what_waits(0)
         if self._spare is not None:
             self._spare.kill(group=True)
             self._spare.reap()
         if self._audit is not None:
             self._audit.close()
         self._end_output()
+
+    def _interrupt_what_waits(self, seconds: float) -> None:
+        """Have a signal come every so many seconds; 0: none.
+
+        Closing a socket waits for what is not sent yet, if its client wants it
+        (SO_LINGER of socket(7)).  It may be a descriptor that came, or be on the way in
+        another socket, where nobody sees it before that one is closed.  A signal ends
+        the wait.  Where there is one client only, it would keep nobody but itself.
+        """
+        if self._shared:
+            signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
 
     def _is_wanted(self) -> bool:
         return bool(self._clients) or self._listener is not None

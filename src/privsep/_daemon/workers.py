@@ -229,7 +229,7 @@ def _child(
         os.setpgid(0, 0)
         attributes.die_with(worker.supervisor)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGCHLD):
+        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         for descriptor, output in enumerate(worker.outputs, start=1):
             os.dup2(output.writer, descriptor)

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from privsep._daemon import main as daemon
 from privsep._daemon.admission import Admission
-from privsep._start import rules
+from privsep._start import rules, trust
 from privsep._start.helper import find_judged
 from privsep.errors import PrivsepError
 
@@ -79,13 +79,19 @@ def _passed() -> socket.socket:
 def _made(path: str) -> socket.socket:
     """Listen at `path`, in the place of what an earlier daemon left there.
 
-    The mode lets everybody connect: who is let in is root's file's to say.
+    The mode lets everybody connect: who is let in is root's file's to say.  Whoever
+    could write the directory could have another file get that mode.
 
     Raises:
+        Untrusted: somebody else could put another file at `path`.
         OSError: as bind(2) and rename(2); the directory must be there.
 
     """
     os.closerange(_FIRST_PASSED, _FIRST_PASSED + 1)  # nothing was passed
+    directory, name = os.path.split(path)
+    place = trust.walk_to_directory(directory)
+    place.close()
+    path = f"{place.path}/{name}"
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     draft = f"{path}.{os.getpid()}"
     sock.bind(draft)
