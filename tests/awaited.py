@@ -139,6 +139,20 @@ async def hold_after(fifo: str, items: int) -> AsyncGenerator[int, None]:
         await asyncio.sleep(1000)
 
 
+async def hold_until_clean(
+    fifo: str, clean: str, items: int
+) -> AsyncGenerator[int, None]:
+    """As `hold_after`; take some time to clean up, and make the file `clean`."""
+    with _holding(fifo):
+        try:
+            for number in range(items):
+                yield number
+        finally:
+            for _ in range(10):
+                await asyncio.sleep(0.001)
+            os.close(os.open(clean, os.O_CREAT))
+
+
 async def answer(first: object) -> AsyncGenerator[object, object]:
     """Yield what is sent, and what ValueError is thrown."""
     got = first
@@ -192,6 +206,7 @@ class Awaited:
         self.count_async = expose(count_async)
         self.hold_items = expose(hold_items)
         self.hold_after = expose(hold_after)
+        self.hold_until_clean = expose(hold_until_clean)
         self.answer = context.entrypoint(window=0)(answer)
         self.points_async = expose(points_async)
         self.count = expose(count)

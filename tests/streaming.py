@@ -99,6 +99,12 @@ def slow_numbers(stop: int) -> Generator[int, None, None]:
         yield number
 
 
+def five() -> Generator[int, None, str]:
+    """Make five numbers at once; the deadline of an item is a second."""
+    yield from range(5)
+    return "all"
+
+
 def wait_between(release: str) -> Generator[str, None, None]:
     """Yield before and after somebody writes to `release`."""
     with open(release) as file:
@@ -240,6 +246,7 @@ class Streaming:
         self.slow_numbers = context.entrypoint(timeout=None, item_timeout=1.0)(
             slow_numbers
         )
+        self.five = context.entrypoint(timeout=None, item_timeout=1.0)(five)
         self.wait_between = expose(wait_between)
         self.answer = context.entrypoint(window=0)(answer)
         self.catch_ahead = expose(catch_ahead)

@@ -19,7 +19,7 @@ from streaming import Color, Point
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from pathlib import Path
     from typing import Any, TypeAlias
 
@@ -69,6 +69,11 @@ async def cancel(task: asyncio.Task[Any]) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def to_end(stream: AsyncIterator[object]) -> None:
+    async for _ in stream:
+        pass
 
 
 async def begun(task: asyncio.Task[Any], fifo: Fifo) -> None:
@@ -250,6 +255,26 @@ def test_a_call_that_finds_no_worker_ends_by_its_deadline(
     held.wait_until_let_go()
 
 
+def test_a_call_whose_loop_is_closed_takes_no_worker_from_others(
+    service: Awaited,
+) -> None:
+    streams = [service.count(100), service.count(100)]  # there are two workers
+    for stream in streams:
+        next(stream)
+    loop = asyncio.new_event_loop()
+    never = loop.create_task(in_loop(service.echo)(1))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    for stream in streams:
+        stream.close()
+    streams = [service.count(100), service.count(100)]
+    assert [next(stream) for stream in streams] == [0, 0]
+    for stream in streams:
+        stream.close()
+    assert not never.done()
+    never._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 def test_a_killed_daemon_is_told(processes: Awaited, held: Fifo) -> None:
     async def main() -> None:
         task = asyncio.create_task(processes.hold_async(held.path))
@@ -421,6 +446,40 @@ def test_leaving_the_loop_ends_the_stream_in_the_daemon(
             if number == 20:
                 break
         gc.collect()
+        await asyncio.to_thread(held.wait_until_let_go)
+
+    run(main())
+
+
+def test_a_generator_that_is_left_may_wait_while_it_cleans_up(
+    service: Awaited, held: Fifo, tmp_path: Path
+) -> None:
+    clean = tmp_path / "clean"
+
+    async def main() -> None:
+        async for _ in service.hold_until_clean(held.path, str(clean), 1000):
+            break
+        gc.collect()
+        await asyncio.to_thread(held.wait_until_let_go)
+
+    run(main())
+    assert clean.exists()
+
+
+def test_cancelling_the_task_cancels_the_generator_of_a_thread_that_is_ahead(
+    start: Start, held: Fifo
+) -> None:
+    """What the client has sent meanwhile does not hide that it is gone."""
+    service = start("awaited-threads")
+    items = 12  # more were asked for by then, and the generator still makes one
+
+    async def main() -> None:
+        stream = service.hold_after(held.path, items)
+        for number in range(items):
+            assert await anext(stream) == number
+        task = asyncio.create_task(to_end(stream))
+        await begun(task, held)
+        await cancel(task)
         await asyncio.to_thread(held.wait_until_let_go)
 
     run(main())

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -378,6 +379,16 @@ def test_nothing_can_be_sent_where_the_daemon_may_be_ahead(service: Streaming) -
     assert list(stream) == [1, 2]
 
 
+def test_what_is_too_large_is_not_sent_and_the_stream_goes_on(
+    service: Streaming,
+) -> None:
+    stream = service.answer(0)
+    assert next(stream) == 0
+    with pytest.raises(privsep.MessageTooLarge, match="limit is 66000"):
+        stream.send(bytes(66_000))
+    assert stream.send(1) == 1
+
+
 def test_nothing_can_be_sent_before_the_first_item(service: Streaming) -> None:
     stream = service.answer("first")
     with pytest.raises(TypeError, match="just-started generator"):
@@ -411,6 +422,20 @@ def test_what_is_thrown_ahead_drops_what_was_made_ahead(service: Streaming) -> N
     assert after == list(range(first, first + 40))
     assert stream.throw(streaming.Custom("y")) == ["KeyError", "y"]
     stream.close()
+
+
+def test_what_is_thrown_is_never_too_large_to_be_told_while_items_come(
+    service: Streaming,
+) -> None:
+    """The daemon would not read it: it waits for room for the items ahead."""
+    for _ in range(10):
+        stream = service.chunks(60_000, 1000)
+        next(stream)
+        next(stream)
+        error = KeyError("x" * (2 << 20))
+        with pytest.raises(KeyError) as caught:
+            stream.throw(error)
+        assert caught.value is error
 
 
 def test_what_is_thrown_and_not_caught_comes_back_as_itself(service: Streaming) -> None:
@@ -490,6 +515,16 @@ def test_an_item_that_takes_too_long_ends_the_stream(service: Streaming) -> None
 
 def test_a_stream_may_take_longer_than_each_of_its_items(processes: Streaming) -> None:
     assert list(processes.slow_numbers(30)) == list(range(30))
+
+
+def test_a_consumer_has_its_time_for_all_items_that_were_made_before_the_end(
+    processes: Streaming,
+) -> None:
+    stream = processes.five()
+    assert next(stream) == 0
+    assert next(stream) == 1  # the others are made, too, and the end is said
+    time.sleep(1.2)  # more than the generator has for one item
+    assert list(stream) == [2, 3, 4]
 
 
 # -- threads, forks, other calls -----------------------------------------------

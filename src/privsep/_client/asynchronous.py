@@ -124,6 +124,10 @@ class LoopTurn(Turn):
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[None] = self._loop.create_future()
 
+    def is_waited_for(self) -> bool:
+        """Return whether its loop may go on yet."""
+        return not self._loop.is_closed()
+
     def come(self) -> None:
         """Wake the task, from whichever thread this is."""
         try:

@@ -38,6 +38,10 @@ class Turn:
         self.place = place
         self.come()
 
+    def is_waited_for(self) -> bool:
+        """Return whether the caller can still come to know."""
+        return True
+
     def come(self) -> None:
         """Wake the caller, from whichever thread this is."""
         self._come.release()
@@ -172,10 +176,10 @@ class Pool:
 
     def _hand_over(self, channel: Channel) -> bool:
         with self._lock:
-            if not self._turns:
-                return False
-            self._turns.popleft().hand(channel)
-            return True
+            turn = self._next_turn()
+            if turn is not None:
+                turn.hand(channel)
+            return turn is not None
 
     def abandon(self, channel: Channel) -> None:
         """Let go of a channel within a stream; nothing is waited for."""
@@ -189,12 +193,15 @@ class Pool:
         If it is closed, close the idle ones.
         """
         with self._lock:
-            while self._turns and self.idle:
-                self._turns.popleft().hand(self.idle.pop())
-            while self._turns and len(self._places) < self._size:
+            while self._turns and (channel := self._pop_idle()):
+                if turn := self._next_turn():
+                    turn.hand(channel)
+                else:
+                    self.idle.append(channel)
+            while len(self._places) < self._size and (turn := self._next_turn()):
                 place = Place()
                 self._places.add(place)
-                self._turns.popleft().hand(None, place)
+                turn.hand(None, place)
             idle = self.idle[:] if self._closed else []
             del self.idle[: len(idle)]
         for channel in idle:
@@ -209,10 +216,25 @@ class Pool:
     def _free(self, place: Place | None) -> None:
         """Let whoever waits first have the place of a channel."""
         with self._lock:
-            if self._turns:
-                self._turns.popleft().hand(None, place)
+            turn = self._next_turn()
+            if turn is not None:
+                turn.hand(None, place)
             elif place is not None:
                 self._places.discard(place)
+
+    def _pop_idle(self) -> Channel | None:
+        try:  # others take one without the lock
+            return self.idle.pop()
+        except IndexError:
+            return None
+
+    def _next_turn(self) -> Turn | None:
+        """Return who has waited longest, now out of the queue; None: nobody waits."""
+        while self._turns:
+            turn = self._turns.popleft()
+            if turn.is_waited_for():
+                return turn
+        return None
 
     def close(self) -> None:
         """Close idle channels now and the others when they come back."""

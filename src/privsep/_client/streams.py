@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 _CLOSE_WITHIN = 1.0  # seconds for a generator that makes an item nobody wants
 
+# Of a THROW, the most bytes of its arguments, or characters of its text.  All of it has
+# to find room in the socket: a worker that sends items ahead does not read meanwhile.
+_MOST_THROWN = 8 * 1024
+
 _BUILTINS = frozenset(
     kind
     for kind in vars(builtins).values()
@@ -166,6 +170,13 @@ class Conversation:
         except LimitExceeded as error:
             msg = f"what is sent to {name} has {error}"
             raise errors.MessageTooLarge(msg) from None
+        most = self._context.max_message
+        if len(body) > most:
+            msg = (
+                f"what is sent to {name} has {len(body)} bytes, the limit is {most} "
+                "(max_message=)"
+            )
+            raise errors.MessageTooLarge(msg)
         self.coming = 1
         return Kind.SEND, body
 
@@ -408,7 +419,10 @@ def _packed(error: BaseException) -> bytes:
     encoder = Encoder()
     try:
         kind(*arguments)
-        return encoder.encode([kind.__name__, arguments])
+        packed = encoder.encode([kind.__name__, arguments])
     except Exception:  # noqa: BLE001 - it takes others, or they do not cross
+        packed = None
+    if packed is None or len(packed) > _MOST_THROWN:
         kind = Exception if issubclass(kind, Exception) else BaseException
-        return encoder.encode([kind.__name__, [str(error)]])
+        packed = encoder.encode([kind.__name__, [str(error)[:_MOST_THROWN]]])
+    return packed

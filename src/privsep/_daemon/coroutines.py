@@ -8,13 +8,14 @@ running is cancelled at its end, so that nothing of it goes on in the next.
 from __future__ import annotations
 
 import asyncio
-import socket
+import select
 import threading
 from typing import TYPE_CHECKING, cast
 
 from privsep._daemon.generators import run_generator
 
 if TYPE_CHECKING:
+    import socket
     from asyncio import AbstractEventLoop
     from collections.abc import AsyncGenerator, Coroutine
     from typing import Any, TypeAlias
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     _Generator: TypeAlias = AsyncGenerator[object, object]
     _Step: TypeAlias = Coroutine[Any, Any, object]
 
-_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
-
 
 def run(
     entry: Entry, args: list[object], kwargs: dict[str, object], channel: Channel
@@ -35,7 +34,7 @@ def run(
     coroutine = cast("_Step", entry.function(*args, **kwargs))
     loop = _loop(channel)
     try:
-        result = _complete(loop, coroutine, channel)
+        result = _complete(loop, coroutine, channel.frames.sock)
     finally:
         _cancel_rest(loop)
     _, lower = entry.lower
@@ -62,20 +61,21 @@ class _Steps:
         self._channel = channel
 
     def send(self, value: object) -> object:
-        return self._run(self._generator.asend(value))
+        return self._run(self._generator.asend(value), self._channel.frames.sock)
 
     def throw(self, error: BaseException) -> object:
-        return self._run(self._generator.athrow(error))
+        return self._run(self._generator.athrow(error), self._channel.frames.sock)
 
     def close(self) -> None:
-        self._run(self._generator.aclose())
+        # Of a channel that has ended already: cleaning up is never cut short.
+        self._run(self._generator.aclose(), None)
 
-    def _run(self, step: _Step) -> object:
+    def _run(self, step: _Step, watched: socket.socket | None) -> object:
         async def take_step() -> object:
             return await step
 
         try:
-            return _complete(_loop(self._channel), take_step(), self._channel)
+            return _complete(_loop(self._channel), take_step(), watched)
         except StopAsyncIteration:
             ending = StopIteration()
         raise ending
@@ -89,39 +89,37 @@ def _loop(channel: Channel) -> AbstractEventLoop:
     return slot.loop
 
 
-def _complete(loop: AbstractEventLoop, coroutine: _Step, channel: Channel) -> object:
+def _complete(
+    loop: AbstractEventLoop, coroutine: _Step, watched: socket.socket | None
+) -> object:
     """Run the loop until the coroutine has ended; return its result.
 
     A process is killed when its client gives up, or the deadline comes; a thread
-    sees the end of its channel then, and the coroutine is cancelled.
+    sees the end of its channel, `watched`, then, and the coroutine is cancelled.
     """
     task = loop.create_task(coroutine)
-    sock = channel.frames.sock
-    watched = threading.current_thread() is not threading.main_thread()
-    if watched:
-        loop.add_reader(sock, _look, loop, sock, task)
     try:
-        return loop.run_until_complete(task)
+        if watched is None or threading.current_thread() is threading.main_thread():
+            return loop.run_until_complete(task)
+        with select.epoll(1) as ending:
+            # What a client sends ahead is not read here, and shall not wake the loop.
+            ending.register(watched, select.EPOLLRDHUP)
+            loop.add_reader(ending, _cancel, loop, ending, task)
+            try:
+                return loop.run_until_complete(task)
+            finally:
+                loop.remove_reader(ending)
     finally:
-        if watched:
-            loop.remove_reader(sock)
         if task.done() and not task.cancelled():
             task.exception()  # it is raised: nobody needs to be told a second time
 
 
-def _look(
-    loop: AbstractEventLoop, sock: socket.socket, task: asyncio.Task[object]
+def _cancel(
+    loop: AbstractEventLoop, ending: select.epoll, task: asyncio.Task[object]
 ) -> None:
-    """Cancel the task if the channel has ended."""
-    loop.remove_reader(sock)  # what else has come may wait
-    try:
-        gone = not sock.recv(1, _PEEK)
-    except BlockingIOError:
-        gone = False
-    except OSError:
-        gone = True
-    if gone:
-        task.cancel()
+    """Cancel the task, once: the channel has ended."""
+    loop.remove_reader(ending)
+    task.cancel()
 
 
 def _cancel_rest(loop: AbstractEventLoop) -> None:

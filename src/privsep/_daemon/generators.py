@@ -207,6 +207,7 @@ class _Stream:
 
     def _end(self, *, came_through: bool = False) -> None:
         """Say that there is no more, and wait until the consumer has heard of it."""
+        self._allow(self._entry.window + 1)  # it may have all items to take yet
         self._frames.send(Kind.END, bytes([came_through]))
         while self._asked is None or self._asked[0] != Kind.CLOSE:
             self._asked = None  # it has come too late
