@@ -111,6 +111,17 @@ def test_a_record_says_where_it_was_made(
     assert record.process == service.process_id() or name == "leisurely"
 
 
+@BOTH
+def test_what_extra_adds_arrives_if_it_crosses(
+    start: Start, recorder: Recorder, name: str
+) -> None:
+    start(name).log_with_extra()
+    (record,) = recorder.records
+    added = vars(record)
+    assert (added["request"], added["tags"]) == ("req-1", ("a", {"b": 2}))
+    assert not {"unsendable", "long"} & added.keys()
+
+
 def test_records_of_many_calls_reach_the_thread_that_made_each(
     start: Start, recorder: Recorder
 ) -> None:

@@ -198,6 +198,11 @@ def call_other() -> None:
     other.process_id()
 
 
+def log_with_extra() -> None:
+    added = {"request": "req-1", "tags": ("a", {"b": 2})}
+    log.warning("text", extra=added | {"unsendable": object(), "long": "x" * 10_000})
+
+
 def log_message(level: int, text: str) -> int:
     log.log(level, text)
     return threading.get_native_id()
@@ -290,8 +295,9 @@ FUNCTIONS: tuple[Callable[..., object], ...] = (
     echo, process_id, count, sleep, hold, hold_with_program, hold_and_ignore_signals,
     hold_the_interpreter, hold_until, append, die_before_child, fork_and_both_return,
     fork_and_stay, run_program, exit_with, crash, kill_self, call_own, call_other,
-    log_message, log_exception, log_from_thread, print_text, echo_after_log,
-    hold_and_print, print_and_exit, run_loud_program, write_bytes, flood, take_memory,
+    log_message, log_with_extra, log_exception, log_from_thread, print_text,
+    echo_after_log, hold_and_print, print_and_exit, run_loud_program, write_bytes,
+    flood, take_memory,
     make_list, make_bytes, make_nested_bytes, make_nested, make_cycle, raise_with,
 )  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 Runs in the worker.  A record made by the thread that runs a call travels on that
 call's channel, before its reply; others go to the log line.  The message is
-formatted here, a traceback becomes text, and other attributes are left out.
+formatted here, and a traceback becomes text.  What `extra=` adds goes along if it
+crosses and is short.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from privsep._wire.control import Log
 from privsep._wire.frames import Kind
-from privsep._wire.values import Encoder
+from privsep._wire.values import Encoder, LimitExceeded, UnsupportedType
 
 if TYPE_CHECKING:
     from privsep._daemon.output import LogLine
@@ -36,7 +37,10 @@ _FIELDS = (
     "thread",
     "threadName",
 )
+_OF_EVERY_RECORD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime"}
 _LONGEST_MESSAGE = 32 * 1024
+_LONGEST_EXTRA = 1024
+_MOST_EXTRAS = 16
 
 
 class RecordSender(logging.Handler):
@@ -83,10 +87,10 @@ class RecordSender(logging.Handler):
 
     def _shortened(self, fields: dict[str, object], size: int) -> bytes:
         """Return a record as bytes that is not taken for a reply too large."""
-        fields.pop("exc_text", None)
         most = max(0, size - 2048) // 4  # bytes that one character may take
-        fields["msg"] = f"{str(fields['msg'])[:most]}… (max_message=)"
-        return Encoder().encode(fields)
+        text = f"{str(fields['msg'])[:most]}… (max_message=)"
+        least = {name: fields[name] for name in _FIELDS}
+        return Encoder().encode({**least, "msg": text})
 
     def _fields(self, record: logging.LogRecord) -> dict[str, object]:
         fields = {name: getattr(record, name) for name in _FIELDS}
@@ -96,7 +100,18 @@ class RecordSender(logging.Handler):
             text = logging.Formatter().formatException(record.exc_info)
         if text:
             fields["exc_text"] = text[-_LONGEST_MESSAGE:]
+        added = [name for name in vars(record) if name not in _OF_EVERY_RECORD]
+        for name in added[:_MOST_EXTRAS]:
+            if _is_short(vars(record)[name]):
+                fields[name] = vars(record)[name]
         return fields
+
+
+def _is_short(value: object) -> bool:
+    try:
+        return len(Encoder().encode(value)) <= _LONGEST_EXTRA
+    except (UnsupportedType, LimitExceeded):
+        return False
 
 
 def _message(record: logging.LogRecord) -> str:
