@@ -1,4 +1,4 @@
-"""Calls and streams of a caller that runs in an event loop of asyncio.
+"""Calls and streams of a caller that runs in an event loop, of asyncio or of trio.
 
 Runs in the client.  No thread, but to start the daemon or to see it gone: the loop
 waits for the channel's socket, which is asked not to block for each sending and
@@ -8,8 +8,6 @@ receiving (MSG_DONTWAIT), so that a channel serves either kind of caller.
 from __future__ import annotations
 
 import array
-import asyncio
-import math
 import socket
 import struct
 from collections.abc import AsyncGenerator
@@ -17,9 +15,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from privsep import errors
+from privsep._client import loops
 from privsep._client.channel import NotStarted
 from privsep._client.exceptions import rebuild
-from privsep._client.pool import Turn
 from privsep._client.streams import Over, thrown
 from privsep._wire.control import FATE_SIZE, KILL, Fate
 from privsep._wire.descriptors import close_all
@@ -37,7 +35,6 @@ from privsep._wire.frames import (
 from privsep._wire.values import decode, decode_with
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
 
     from privsep._client.channel import Channel, Received
@@ -77,13 +74,13 @@ async def _begin(
     while True:
         connection = client.connection()
         if connection is None:
-            connection = await asyncio.to_thread(client.ensure_started)
+            connection = await loops.in_thread(client.ensure_started)
             deadline = monotonic() + entry.limit
         pool = connection.pool
         try:
             channel = await _take(pool, deadline)
         except ConnectionError:
-            await asyncio.to_thread(client.lost, connection)
+            await loops.in_thread(client.lost, connection)
             continue
         if channel is None:
             raise client.not_in_time(entry)
@@ -109,72 +106,11 @@ async def _take(pool: Pool, deadline: float) -> Channel | None:
         except IndexError:
             pass
         try:
-            return await pool.take_in_turn(LoopTurn(), deadline)
+            return await pool.take_in_turn(loops.turn(), deadline)
         except errors.CallTimeout:  # the daemon takes no request at the moment
             if deadline <= monotonic():
                 raise
-            await asyncio.sleep(_BUSY)
-
-
-class LoopTurn(Turn):
-    """A task that waits for a channel."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._loop = asyncio.get_running_loop()
-        self._future: asyncio.Future[None] = self._loop.create_future()
-
-    def is_waited_for(self) -> bool:
-        """Return whether its loop may go on yet."""
-        return not self._loop.is_closed()
-
-    def come(self) -> None:
-        """Wake the task, from whichever thread this is."""
-        try:
-            self._loop.call_soon_threadsafe(_wake, self._future)
-        except RuntimeError:  # its loop is closed: nobody waits
-            pass
-
-    async def wait_in_loop(self, seconds: float) -> bool:
-        """Wait until the turn has come; return False if it has not in time."""
-        try:
-            async with asyncio.timeout(_finite(seconds)):
-                await self._future
-        except TimeoutError:
-            return False
-        return True
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _finite(seconds: float) -> float | None:
-    return None if seconds == math.inf else max(seconds, 0.0)
-
-
-async def _wait(
-    add: Callable[..., None], remove: Callable[[int], object], sock: socket.socket
-) -> None:
-    """Wait until the loop finds that `sock` can be read from, or written to."""
-    future = asyncio.get_running_loop().create_future()
-    descriptor = sock.fileno()
-    add(descriptor, _wake, future)
-    try:
-        await future
-    finally:
-        remove(descriptor)
-
-
-async def _readable(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    await _wait(loop.add_reader, loop.remove_reader, sock)
-
-
-async def _writable(sock: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
-    await _wait(loop.add_writer, loop.remove_writer, sock)
+            await loops.sleep(_BUSY)
 
 
 class _LoopFrames:
@@ -204,7 +140,7 @@ class _LoopFrames:
                 try:
                     count = self._sock.send(rest, _DONTWAIT)
                 except BlockingIOError:
-                    await _writable(self._sock)
+                    await loops.writable(self._sock)
                     continue
                 except (BrokenPipeError, ConnectionResetError) as error:
                     if sent:
@@ -313,7 +249,7 @@ class _LoopFrames:
         self, descriptors: list[int]
     ) -> tuple[int, bytes | memoryview]:
         await self.send_frame(Kind.ATTACH)
-        await _readable(self._sock)
+        await loops.readable(self._sock)
         self._frames.rest, ancillary, flags, _ = self._sock.recvmsg(
             _CHUNK, _CONTROL_SIZE, _DONTWAIT | int(socket.MSG_CMSG_CLOEXEC)
         )
@@ -333,7 +269,7 @@ class _LoopFrames:
             try:
                 return self._sock.recv(size, _DONTWAIT)
             except BlockingIOError:
-                await _readable(self._sock)
+                await loops.readable(self._sock)
 
     async def _more_of(self, size: int) -> bytes:
         data = await self._some(size)
@@ -349,7 +285,7 @@ class _LoopFrames:
             try:
                 count = self._sock.recv_into(missing, 0, _DONTWAIT)
             except BlockingIOError:
-                await _readable(self._sock)
+                await loops.readable(self._sock)
                 continue
             if not count:
                 raise Interrupted
@@ -386,7 +322,7 @@ class _Exchange:
         head, body = channel.pack(self._entry, args, kwargs, level, left)
         channel.usable = False
         try:
-            async with asyncio.timeout(_finite(left)):
+            async with loops.timeout(left):
                 await self._frames.send_all(head, body, encoder.files, encoder.segments)
         except TimeoutError:
             raise await self._fate_of(overran=True) from None
@@ -405,12 +341,12 @@ class _Exchange:
     async def send(self, kind: int, body: bytes) -> None:
         """Send a frame of a stream; if the worker is gone, `next_frame` says so."""
         try:
-            async with asyncio.timeout(_finite(self.deadline - monotonic())):
+            async with loops.timeout(self.deadline - monotonic()):
                 await self._frames.send_frame(kind, body)
         except OSError:  # TimeoutError, too
             pass
         # Items may come so fast that nothing else waits.
-        await asyncio.sleep(0)
+        await loops.sleep(0)
 
     async def next_frame(self, deadline: float) -> Received:
         """Return the next frame, with what came beside it; handle records before it.
@@ -446,7 +382,7 @@ class _Exchange:
         frame = self._frames.ready()
         if frame is not None and frame[0] not in _ANNOUNCING:
             return *frame, None
-        async with asyncio.timeout(_finite(deadline - monotonic())):
+        async with loops.timeout(deadline - monotonic()):
             return await self._receive_all(frame or await self._frames.receive_frame())
 
     async def _receive_all(
@@ -475,8 +411,8 @@ class _Exchange:
         except OSError:
             pass  # the answer may be there already
         try:
-            async with asyncio.timeout(_FATE_TIMEOUT):
-                await _readable(line)
+            async with loops.timeout(_FATE_TIMEOUT):
+                await loops.readable(line)
             return Fate.from_bytes(line.recv(FATE_SIZE, _DONTWAIT))
         except TimeoutError:
             self.channel.unanswered = True

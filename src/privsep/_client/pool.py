@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from privsep._client.asynchronous import LoopTurn
     from privsep._client.channel import Channel
+    from privsep._client.loops import LoopTurn
 
 
 class Place:
