@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -49,6 +50,9 @@ def _files() -> list[Path]:
 def main() -> int:
     """Run all; return 0 if each pytest ended well."""
     begun = time.monotonic()
+    # A shell's & and nohup(1) have them ignored, which programs of tests would inherit.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     # Or each would compile all that it imports again: 0.7 s for each file.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     counts: Counter[str] = Counter()

@@ -290,19 +290,7 @@ def test_a_command_has_what_it_has_in_one_shot_mode(
     """Environment, directory, umask, limits, descriptors, signals, privileges."""
     monkeypatch.chdir("/usr")
     command = [shell, "-c", _SURROUNDINGS]
-    # One-shot mode keeps ignored what its starter ignores, as nohup(1) does.
-    ignored = [
-        number
-        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
-        if signal.getsignal(number) is signal.SIG_IGN
-    ]
-    for number in ignored:
-        signal.signal(number, signal.SIG_DFL)
-    try:
-        one_shot = shared.wrapped.run(*command, cwd="/usr").stdout
-    finally:
-        for number in ignored:
-            signal.signal(number, signal.SIG_IGN)
+    one_shot = shared.wrapped.run(*command, cwd="/usr").stdout
     assert "/usr\n" in one_shot
     found = shared.client.execute(command).stdout
     assert _without_own_signals(found) == _without_own_signals(one_shot)

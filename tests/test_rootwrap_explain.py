@@ -147,7 +147,6 @@ def test_a_check_of_a_pattern_that_is_none_says_so(wrapped: Wrapped) -> None:
         ["--list"],
         ["--list", "a", "b"],
         ["--convert"],
-        ["--help"],
         ["--x", "y"],
     ],
 )
