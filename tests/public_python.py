@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _LAUNCHER_NAME = "privsep-daemon"
 _COMMAND_NAME = "privsep"
 _ROOTWRAP_NAME = "privsep-rootwrap-daemon"
+#: what a pytest beside this one compiles: it is gone in a moment
+BEING_COMPILED = "*.pyc.*"
 _LEFT_OUT = ("site-packages", "test", "config-*", "ensurepip", "idlelib", "tkinter")
 _SUDOERS = Path("/etc/sudoers.d")
 _DOAS_CONF = Path("/etc/doas.conf")
@@ -91,7 +93,7 @@ def _copy_of(base: Path, target: Path) -> Path:
         base / library,
         target / library,
         copy_function=_link,
-        ignore=shutil.ignore_patterns(*_LEFT_OUT),
+        ignore=shutil.ignore_patterns(*_LEFT_OUT, BEING_COMPILED),
     )
     for shared in (base / "lib").glob("libpython*.so*"):
         _link(str(shared), str(target / "lib" / shared.name))
@@ -123,7 +125,11 @@ def _environment(prefix: Path, base: Path) -> PublicPython:
     (prefix / "pyvenv.cfg").write_text(f"home = {base / 'bin'}\n")
     for package in (privsep, msgpack):
         source = Path(inspect.getfile(package)).parent
-        shutil.copytree(source, packages / source.name)
+        shutil.copytree(
+            source,
+            packages / source.name,
+            ignore=shutil.ignore_patterns(BEING_COMPILED),
+        )
     shutil.copytree(
         Path(__file__).parent,
         packages,

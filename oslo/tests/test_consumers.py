@@ -84,7 +84,12 @@ def service_python(public_python: PublicPython) -> PublicPython:
     (packages,) = public_python.prefix.glob("lib/python*/site-packages")
     for source in (common, environments.TESTS.parent / "src"):
         shutil.copytree(
-            source, packages, copy_function=_link, dirs_exist_ok=True, symlinks=True
+            source,
+            packages,
+            copy_function=_link,
+            dirs_exist_ok=True,
+            symlinks=True,
+            ignore=shutil.ignore_patterns("*.pyc.*"),  # what others compile
         )
     helper = public_python.prefix / "bin" / "privsep-helper"
     shutil.copy(environments.TESTS.parent / "scripts" / "privsep-helper", helper)
