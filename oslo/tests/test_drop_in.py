@@ -82,6 +82,10 @@ print(json.dumps([sorted(results) == [(n, n) for n in range(200)], workers]))
     assert said[1] <= 4
 
 
+@pytest.mark.xfail(
+    strict=False,
+    reason="about one start of 50 is not heard of within 60 s: why is not known yet",
+)
 def test_a_client_that_eventlet_has_patched_calls_and_its_daemon_is_not_patched() -> (
     None
 ):
