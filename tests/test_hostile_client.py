@@ -651,7 +651,6 @@ def test_urgent_bytes_are_no_trap(daemon: Daemon) -> None:
 
 # -- channel: the call ---------------------------------------------------------
 
-
 _NO_ENTRYPOINTS = [
     b"",
     b"target",

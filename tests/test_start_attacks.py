@@ -1,7 +1,7 @@
 """Attacks on the start through sudo, by words and surroundings: 0 may give anything.
 
 Each is tried for real: an unprivileged user runs sudo with the rule that allows him
-one context.  See attacking.py; no row may end with a mark.
+one context.  See start_attacks.py; no row may end with a mark.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgpack
 import pytest
-from attacking import (
+from start_attacks import (
     HANGS,
     HONEST,
     READY,
@@ -58,7 +58,6 @@ def test_what_runs_as_root_leaves_a_mark(field: Field) -> None:
 
 
 # -- other words -------------------------------------------------------------------
-
 
 _OTHER_WORDS: dict[str, tuple[str | bytes, ...]] = {
     "another context": ("{module}:network",),
@@ -136,7 +135,6 @@ def test_words_beyond_what_execve_takes_give_nothing(field: Field) -> None:
 
 
 # -- the caller's surroundings -----------------------------------------------------
-
 
 _VARIABLES: dict[str, Mapping[str, str]] = {
     "PYTHONPATH": {"PYTHONPATH": "{home}"},

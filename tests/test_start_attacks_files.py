@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from attacking import (
+from start_attacks import (
     HONEST,
     Field,
     Outcome,

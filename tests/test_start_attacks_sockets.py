@@ -11,7 +11,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from attacking import (
+from start_attacks import (
     HANGS,
     Field,
     Outcome,
@@ -121,7 +121,6 @@ def test_a_client_that_is_gone_before_the_start_leaves_no_daemon(field: Field) -
 
 
 # -- by its path -------------------------------------------------------------------
-
 
 _BY_PATH = """
     import importlib, os, sys, tempfile

@@ -9,7 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from attacking import (
+from start_attacks import (
     HANGS,
     HONEST,
     Field,
