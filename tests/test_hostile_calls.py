@@ -175,7 +175,6 @@ def test_urgent_bytes_are_no_trap(daemon: Daemon) -> None:
 
 # -- the call ------------------------------------------------------------------
 
-
 _NO_ENTRYPOINTS = [
     b"",
     b"target",

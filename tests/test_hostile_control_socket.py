@@ -41,7 +41,6 @@ __all__ = ["daemon", "held", "release"]
 
 # -- what a request carries -----------------------------------------------------
 
-
 _SO_PASSPIDFD = 76
 _AF_XDP = 44
 
