@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from audited import (
     OtherClient,
+    audited,
     complete,
     ended,
     missing,
     only_root,
     parent_of,
     read,
-    start_audited,
     stopped,
     wait_for,
     wait_for_line,
@@ -44,11 +44,7 @@ if TYPE_CHECKING:
 
     from audited import Start
 
-
-@pytest.fixture
-def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Return a function that starts a service with an audit."""
-    yield from start_audited(tmp_path, monkeypatch)
+__all__ = ["audited"]
 
 
 # -- the file ------------------------------------------------------------------

@@ -17,7 +17,6 @@ from commanding import (
     LAUNCHER,
     Fifo,
     Shared,
-    children,
     client_of,
     daemon_of,
     held,
@@ -27,6 +26,7 @@ from commanding import (
     shared,
     wait_until_gone,
 )
+from procfs import children
 from wrapping import BAD_POLICY, NOT_ALLOWED
 
 import privsep
