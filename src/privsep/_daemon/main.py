@@ -71,7 +71,7 @@ def run(
 
     def serve() -> None:
         supervisor = _supervisor(locked, idle_timeout=idle_timeout)
-        supervisor.add_client(control)
+        supervisor.clients.add(control)
         supervisor.prepare_worker()
         supervisor.run()
 
