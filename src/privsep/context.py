@@ -13,7 +13,6 @@ from privsep import errors
 from privsep._lockdown import capability_names
 from privsep._wire.frames import call_head
 from privsep._wire.typed import NamedTuple, overload
-from privsep.sandbox import Sandbox
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from privsep._daemon.serve import Run
     from privsep._start.process import Launched, Reached
     from privsep.audit import Audit
+    from privsep.sandbox import Sandbox
     from privsep.status import DaemonStatus
 
     P = ParamSpec("P")
@@ -246,9 +246,8 @@ class Context:
         if self.memory is not None and self.memory < 1:
             msg = f"memory is {self.memory}; it must be more than 0 bytes, or None"
             raise ValueError(msg)
-        if not isinstance(self.sandbox, Sandbox | None):
-            msg = f"sandbox is {self.sandbox!r}; it must be a privsep.Sandbox or None"
-            raise ValueError(msg)  # noqa: TRY004 - every mistake here is one
+        if self.sandbox is not None:
+            _check_sandbox(self.sandbox)
         if self.isolation not in ("process", "thread"):
             msg = f"isolation is {self.isolation!r}; it may be 'process' or 'thread'"
             raise ValueError(msg)
@@ -731,6 +730,14 @@ def _resemble(call: object, function: object) -> None:
 def _check_whole(name: str, number: object) -> None:
     if not isinstance(number, int):
         msg = f"{name} is {number!r}; it must be a whole number"
+        raise ValueError(msg)  # noqa: TRY004 - every mistake here is one
+
+
+def _check_sandbox(sandbox: object) -> None:
+    from privsep.sandbox import Sandbox  # noqa: PLC0415 - few contexts have one
+
+    if not isinstance(sandbox, Sandbox):
+        msg = f"sandbox is {sandbox!r}; it must be a privsep.Sandbox or None"
         raise ValueError(msg)  # noqa: TRY004 - every mistake here is one
 
 
