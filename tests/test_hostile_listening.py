@@ -21,18 +21,19 @@ from hostile import (
     REQUEST,
     TOO_MANY,
     Line,
+    held,
     read_answer,
 )
 from listening import Manager, Peer, connect, greeting, manage, public_path
 from observe import Release, wait_for_end, wait_for_rest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     import privsep
 
-__all__ = ["manage", "public_path"]
+__all__ = ["held", "manage", "public_path"]
 
 LET_IN = range(4_000_000_001, 4_000_000_010)  # uids that nobody has
 NOT_LET_IN = 4_000_000_011
@@ -49,13 +50,6 @@ def acting_as(uid: int) -> Generator[None]:
         yield
     finally:
         os.setresuid(0, 0, 0)
-
-
-@pytest.fixture
-def held() -> Iterator[ExitStack]:
-    """What a test opens besides; closed at its end."""
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture(params=["processes", "threads"])
