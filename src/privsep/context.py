@@ -184,7 +184,7 @@ class Context:
         self.audit = audit
         self.validate = validate
         self._table: dict[str, Entry] = {}
-        self._checked: dict[str, Entry] = {}  #: rows with what annotations say
+        self._served: dict[str, Entry] = {}  #: rows as the daemon has them
         self.client: Client | None = None
         self._check()
 
@@ -445,22 +445,17 @@ class Context:
             StartError: an annotation of a parameter cannot be checked.
 
         """
-        self.check_annotations()
-        return {
-            entry.wire_name: entry._replace(run=_run_of(entry.shape))
-            for entry in self._checked.values()
-        }
-
-    def check_annotations(self) -> None:
-        """Make of annotations what judges arguments, where that is not done yet.
-
-        Raises:
-            StartError: an annotation of a parameter cannot be checked.
-
-        """
         for name, entry in self._table.items():
-            if name not in self._checked:
-                self._checked[name] = self._with_annotations(entry)
+            if name not in self._served:  # a fork has what its starter made
+                self._served[name] = self._as_served(entry)
+        return {entry.wire_name: entry for entry in self._served.values()}
+
+    def _as_served(self, entry: Entry) -> Entry:
+        """Return `entry` with all that the daemon needs for its calls."""
+        entry = self._with_annotations(entry)
+        if entry.shape == PLAIN:
+            return entry
+        return entry._replace(run=_run_of(entry.shape))
 
     def _with_annotations(self, entry: Entry) -> Entry:
         """Return `entry` with what its annotations say."""
@@ -681,10 +676,8 @@ def _check_timeout(timeout: object) -> None:
         raise ValueError(msg)
 
 
-def _run_of(shape: int) -> Run | None:
+def _run_of(shape: int) -> Run:
     """Return what runs a function of this shape; it is loaded before lockdown."""
-    if shape == PLAIN:
-        return None
     if shape == GENERATOR:
         from privsep._daemon import generators  # noqa: PLC0415 - few daemons need it
 

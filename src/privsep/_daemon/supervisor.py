@@ -57,19 +57,18 @@ class Supervisor:
     def __init__(
         self,
         service: Service,
+        workers: slots.Slots,
         *,
         isolation: str,
-        workers: int,
         limit: Callable[[], None],
         audit: Auditor | None = None,
         listener: Listener | None = None,
         idle_timeout: float = math.inf,
     ) -> None:
-        self.pid = os.getpid()
         self._service = service
         self._isolation = isolation
         self._limit = limit  #: sets the resource limits of a worker
-        self.slots = slots.Slots(workers)
+        self.slots = workers
         self._waiting = Queue()
         self._workers: dict[int, Worker] = {}
         self._look_again: float | None = None
@@ -103,19 +102,10 @@ class Supervisor:
             # A child that an entrypoint forks must not hide the daemon's death.
             os.register_at_fork(after_in_child=self._leave_in_forked_child)
 
-    def prepare_worker(self) -> None:
-        """Fork a worker ahead: the first call need not wait for that.
-
-        Not for threads, which need no fork, and not with an audit, whose line to a
-        worker is made for its client.
-        """
-        if self._isolation == "thread" or self._audit is not None:
-            return
-        number = self.slots.take()
-        try:
-            self._spare = self._make_process(None, number, self.slots.slot(number))
-        except OSError:  # the first call will hear of it
-            self.slots.free.append(number)
+    def adopt(self, spare: ProcessWorker) -> None:
+        """Have a worker that waits for a job; the first call gets it."""
+        self._spare = spare
+        self._watch(spare)
 
     def run(self) -> None:
         """Serve until no client is left and the last worker has ended.
@@ -280,9 +270,6 @@ class Supervisor:
     def _make_worker(self, job: Job, number: int, slot: Slot) -> Worker:
         if self._isolation == "thread":
             return ThreadWorker(job, number, self._service, slot)
-        return self._make_process(job, number, slot)
-
-    def _make_process(self, job: Job | None, number: int, slot: Slot) -> ProcessWorker:
         worker = ProcessWorker(
             job,
             number,
@@ -291,10 +278,13 @@ class Supervisor:
             self._limit_worker,
             lambda: self._close_all_but(job),
         )
+        self._watch(worker)
+        return worker
+
+    def _watch(self, worker: ProcessWorker) -> None:
         self._loop.watch(worker.pidfd, lambda: self._reap(worker))
         for output in worker.outputs:
             self._logs.add_pipe(output)
-        return worker
 
     def _limit_worker(self) -> None:
         """Set a worker's limits; of descriptors it needs no more than was given."""
