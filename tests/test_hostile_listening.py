@@ -252,6 +252,37 @@ def test_the_next_worker_is_for_the_connection_that_has_fewest(
     assert read_answer(line).result == "modest"
 
 
+@pytest.mark.parametrize("uid", [LET_IN[0], LET_IN[1]], ids=["one user", "two users"])
+def test_whoever_was_served_waits_until_others_were(
+    manager: Manager,
+    join: Callable[[Manager], Peer],
+    held: ExitStack,
+    tmp_path: Path,
+    uid: int,
+) -> None:
+    """However many the one asked for before: neither has a worker by then."""
+    occupant = join(manager)
+    with acting_as(LET_IN[0]):
+        greedy = join(manager)
+    with acting_as(uid):
+        modest = join(manager)
+    soon, late = Release(tmp_path, "soon"), Release(tmp_path, "late")
+    held.enter_context(soon)
+    held.enter_context(late)
+    for _ in range(3):
+        occupant.start_call("wait_for_end", late.path)
+    occupant.ping()
+    with acting_as(LET_IN[0]):
+        for release in (soon, *[late] * 100):
+            greedy.start_call("wait_for_end", release.path)
+        wait_until_taken(greedy)
+    with acting_as(uid):
+        line = modest.start_call("echo", "modest")
+        wait_until_taken(modest)
+    soon.let_go()
+    assert read_answer(line).result == "modest"
+
+
 def test_whoever_is_handed_a_connection_counts_as_the_user_that_made_it(
     manager: Manager, join: Callable[[Manager], Peer], held: ExitStack, tmp_path: Path
 ) -> None:
