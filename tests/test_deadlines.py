@@ -493,10 +493,8 @@ def test_an_overrun_after_an_idle_gap_is_found(
     service = start("brisk")
 
     def call() -> None:
-        import time
-
         in_time(lambda: service.echo(1))
-        time.sleep(gap)
+        sleep(gap)
         service.hold(held.path, LONG)
 
     _assert_killed_in_time(call, held)
@@ -510,11 +508,9 @@ def test_a_stopped_clients_short_call_after_long_ones_is_ended_by_the_supervisor
     service = start("leisurely")
 
     def call() -> None:
-        import time
-
         service.echo(1)
         in_time(lambda: service.short_sleep(0))
-        time.sleep(gap)
+        sleep(gap)
         service.echo(1)
         service.short_hold(held.path, LONG)
 
