@@ -12,6 +12,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import failing
 import forks
 import pytest
 import tested
@@ -223,8 +224,10 @@ def test_a_daemon_that_dies_and_was_started_by_fork_stays_gone(
     path.touch()
     tested.context.start("fork")
     daemon.dies(**{fault: 1})
-    with pytest.raises(privsep.DaemonGone):
+    told = "was started by fork" if fault == "before" else r"while tested\.steps\(\)"
+    with pytest.raises(privsep.DaemonGone, match=told) as raised:
         tested.steps(path)
+    assert daemon.calls[0].error is raised.value
     assert path.read_text() == _EFFECTS[fault]
     for _ in range(2):
         with pytest.raises(privsep.DaemonGone, match="was started by fork"):
@@ -384,6 +387,23 @@ def test_there_is_no_status_in_process(in_process: Daemon) -> None:
     with pytest.raises(privsep.StartError, match="in-process there is no daemon"):
         tested.context.status()
     assert not in_process.calls
+
+
+@pytest.mark.parametrize(
+    ("context", "told"),
+    [
+        (failing.raises, "RuntimeError: this module does not want to"),
+        (failing.absent, "ModuleNotFoundError: No module named 'broken.absent'"),
+        (failing.leaves, "SystemExit: 3"),
+    ],
+    ids=["raises", "is absent", "leaves"],
+)
+def test_a_module_that_does_not_import_is_told_in_process(
+    begin: Begin, context: privsep.Context, told: str
+) -> None:
+    begin(context, "in-process")
+    with pytest.raises(privsep.StartError, match=f"could not be started .*: {told}"):
+        context.start()
 
 
 def test_an_annotation_that_cannot_be_judged_is_an_error_in_each_mode(

@@ -180,3 +180,29 @@ def test_a_daemon_ends_with_its_client() -> None:
     ended = os.waitid(os.P_PIDFD, daemon, os.WEXITED)
     os.close(daemon)
     assert ended is not None
+
+
+def test_whoever_waits_for_a_reply_is_told_when_what_comes_is_no_message() -> None:
+    said = run(
+        """
+import socket
+from oslo_privsep import comm
+ours, theirs = socket.socketpair()
+channel = comm.ClientChannel(ours)
+threading.excepthook = lambda _: None
+told = []
+def ask():
+    try:
+        channel.send_recv((1,))
+    except OSError as error:
+        told.append(str(error))
+asking = threading.Thread(target=ask)
+asking.start()
+theirs.recv(100)
+theirs.send(b"\\xc1")
+asking.join()
+ask()
+print(json.dumps(told))
+"""
+    )
+    assert said == ["Premature eof waiting for privileged process"] * 2

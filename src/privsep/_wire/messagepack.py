@@ -12,7 +12,8 @@ import sys
 
 
 def _import_without_datetime() -> None:
-    if "datetime" in sys.modules:
+    # Another thread could get what stands in; a daemon has none yet.
+    if {"datetime", "threading"} & sys.modules.keys():
         return
     sys.modules["datetime"] = __import__("_datetime")
     try:
