@@ -12,6 +12,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 import pytest
+import workload  # noqa: F401 - it adds its services
 from conftest import IS_ROOT
 from observe import (
     WITHIN,
@@ -37,11 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["held"]
 
 LONG = 2 * WITHIN  #: seconds; what ends with it only has not been ended
-
-
-@pytest.fixture(autouse=True)
-def _workload() -> None:
-    import workload  # noqa: F401 - it adds its services
 
 
 def in_time(call: Callable[[], object]) -> None:
