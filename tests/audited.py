@@ -92,8 +92,9 @@ def complete(records: list[Record]) -> list[Record]:
     return [x for x in calls if x["outcome"] in ("returned", "raised")]
 
 
-def start_audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Yield a function that starts a service; stop at the end what it started."""
+@pytest.fixture
+def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Return a function that starts a service with an audit."""
     monkeypatch.syspath_prepend(tmp_path)
     started: list[Audited] = []
     names: list[str] = []

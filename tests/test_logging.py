@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import os
 import threading
 from typing import TYPE_CHECKING, cast
 
 import pytest
 import workload  # noqa: F401 - it adds its services
-from observe import Fifo, Release, Threads
+from observe import Fifo, Release, Threads, begin_to_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -300,11 +299,7 @@ def test_what_a_running_call_prints_after_stop_began_is_logged(
         path = release.path
         call = Threads([lambda: service.hold_and_print(held.path, path, "late")])
         held.read_line()
-        stopping = Threads([service.context.stop])
-        client = service.context.client
-        assert client is not None
-        while client._connection is not None:
-            os.sched_yield()
+        stopping = begin_to_stop(service.context)
         release.let_go()
         assert call.outcomes() == [None]
         assert stopping.outcomes() == [None]

@@ -22,6 +22,7 @@ from wrapping import (
     NO_EXECUTABLE,
     NOT_ALLOWED,
     PROGRAM,
+    SWAYING,
     Wrapped,
     trusted_python,
 )
@@ -567,22 +568,7 @@ def test_the_launcher_says_that_there_is_no_package(
     assert "prefix/bin/python3 has no privsep" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("IFS", "/"),
-        ("ENV", "/tmp/x"),
-        ("BASH_ENV", "/tmp/x"),
-        ("PYTHONPATH", "/tmp"),
-        ("PYTHONHOME", "/tmp"),
-        ("PYTHONUTF8", "0"),
-        ("PYTHONINSPECT", "1"),
-        ("PYTHONPLATLIBDIR", "x"),
-        ("LC_ALL", "tr_TR.ISO-8859-9"),
-        ("BASH_FUNC_exec%%", "() { echo evil; }"),
-        ("BASH_FUNC_open%%", "() { echo evil; }"),
-    ],
-)
+@pytest.mark.parametrize(("name", "value"), SWAYING.items())
 def test_no_variable_of_the_caller_sways_the_launcher(
     wrapped: Wrapped, packages: Path, name: str, value: str
 ) -> None:
