@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import privsep
 
 # What looking up users needs, and the dynamic loader.
-_OF_ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime")
+OF_ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime")
 
 # The socket comes as standard input, and is passed on as systemd does.  A shell that
 # becomes the daemon keeps the pid for which it is meant.
@@ -170,7 +170,7 @@ def make_etc(place: Path, variable: str, admission: str) -> Path:
     etc = place / "etc"
     contexts = etc / "privsep" / "contexts.d"
     contexts.mkdir(parents=True)
-    for name in _OF_ETC:
+    for name in OF_ETC:
         if os.path.exists(f"/etc/{name}"):
             shutil.copy(f"/etc/{name}", etc / name)
     if admission:
