@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgpack
 import pytest
+from generated_files import generate
 from public_python import _need, _run
 
 import scripts
@@ -218,11 +219,9 @@ def _sudoers(field: Field, name: str, *lines: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def exact_rule(field: Field) -> Iterator[None]:
-    """The rule as it should be: the context by name."""
-    command = f"{field.python.launcher} {field.name}".replace(":", r"\:")
-    yield from _sudoers(
-        field, "exact", f"{field.user.pw_name} ALL=(root) NOPASSWD: {command}"
-    )
+    """The rule as it should be, and as it is generated: the context by name."""
+    printed = generate(field.python, "sudoers", field.name, field.user.pw_name)
+    yield from _sudoers(field, "exact", *printed.splitlines())
 
 
 @pytest.fixture

@@ -465,3 +465,54 @@ def test_what_root_changes_counts_when_the_service_is_reloaded(
     started.control("reload")
     with pytest.raises(AssertionError, match="may not connect"):
         started.attempt(("owner", "/"))
+
+
+def test_a_daemon_that_hangs_is_followed_by_another(
+    begin: Callable[[str], Started],
+) -> None:
+    started = begin("network")
+    unit = f"/etc/systemd/system/{started.service}.d"
+    drop_in = "[Service]\nWatchdogSec=1\n"
+    started.booted.do("install", "-d", unit)
+    started.booted.do("sh", "-c", f"printf '{drop_in}' >{unit}/watchdog.conf")
+    started.booted.do("systemctl", "daemon-reload")
+    pid = ("read", "/proc/self/stat")
+    first = str(started.attempt(pid)[0]).split()[3]
+    started.booted.do("kill", "-STOP", first)
+    second = str(started.attempt(pid)[0]).split()[3]
+    assert first != second
+
+
+_CALLER = """
+[Service]
+Type=oneshot
+User={user}
+NoNewPrivileges=yes
+ExecStart={python} -I -c "{script}"
+"""
+_CALL = (
+    "import started; started.network.start('socket'); "
+    "print(started.attempts['network']('owner', '/'))"
+)
+
+
+def test_a_service_without_new_privileges_is_let_in_by_its_unit(
+    boot: Boot, public_python: PublicPython, unprivileged_user: str
+) -> None:
+    variable = "started:network"
+    printed = generate(public_python, "systemd", variable, unprivileged_user)
+    files = files_of(printed)
+    service = service_of(variable)
+    # As the file on who may connect says.
+    files[service] = files[service].replace("=invisible", "=default")
+    rules = f"/etc/privsep/contexts.d/{variable}.toml"
+    files[rules] = 'units = ["caller.service"]'
+    for name in ("caller", "other"):
+        files[f"/etc/systemd/system/{name}.service"] = _CALLER.format(
+            user=unprivileged_user, python=public_python.executable, script=_CALL
+        )
+    booted = boot(files)
+    booted.do("systemctl", "start", "caller.service")
+    with pytest.raises(subprocess.CalledProcessError):
+        booted.do("systemctl", "start", "other.service")
+    assert "of other.service may not connect" in booted.said()
