@@ -117,7 +117,7 @@ def test_a_stream_that_is_to_die_at_its_end_hears_what_it_is_sent(
 
     async def converse() -> list[object]:
         stream = tested.replies_later()
-        heard = [
+        heard: list[object] = [
             await anext(stream),
             await stream.asend(1),
             await stream.athrow(LookupError("two")),
