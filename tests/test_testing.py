@@ -110,6 +110,29 @@ def test_a_daemon_dies_in_a_stream(begin: Begin, mode: Mode, fault: str) -> None
     assert list(tested.numbers(50)) == list(range(50))
 
 
+def test_a_stream_that_is_to_die_at_its_end_hears_what_it_is_sent(
+    daemon: Daemon,
+) -> None:
+    daemon.dies(after=1)
+
+    async def converse() -> list[object]:
+        stream = tested.replies_later()
+        heard: list[object] = [
+            await anext(stream),
+            await stream.asend(1),
+            await stream.athrow(LookupError("two")),
+        ]
+        with pytest.raises(privsep.DaemonGone):
+            await stream.asend("enough")
+        return heard
+
+    assert asyncio.run(converse()) == [
+        "heard None",
+        "heard 1",
+        "heard LookupError('two')",
+    ]
+
+
 def test_max_message_counts(begin: Begin, mode: Mode) -> None:
     begin(tested.small, mode)
     for arguments in (("x" * 1001, 1), ("x", 1001)):
