@@ -291,6 +291,22 @@ def test_what_is_printed_before_stop_is_logged_when_stop_returns(
 
 
 @BOTH
+def test_calls_go_on_and_lines_wait_where_the_client_gets_no_thread_to_read_them(
+    start: Start, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    service = start(name)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        service.print_text("printed")
+    assert not recorder.came
+    service.context.stop()
+    assert recorder.wait_for("stdout of").getMessage().endswith(": printed")
+
+
+@BOTH
 def test_what_a_running_call_prints_after_stop_began_is_logged(
     start: Start, recorder: Recorder, name: str, tmp_path: Path
 ) -> None:

@@ -40,6 +40,7 @@ from privsep._wire.values import (
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from typing import TypeAlias
 
     from privsep._client.pool import Place
@@ -65,7 +66,11 @@ class Channel:
     """
 
     def __init__(
-        self, sock: socket.socket, fate: socket.socket, context: Context
+        self,
+        sock: socket.socket,
+        fate: socket.socket,
+        context: Context,
+        at_first: Callable[[], None],
     ) -> None:
         self.usable = True
         self.daemon_ended = False  #: which an answer that did not come has shown
@@ -78,6 +83,7 @@ class Channel:
         self.frames = Frames(sock, context.max_message, timer.renew, timer.renew)
         self.encoder = Encoder(beside=True)
         self.fresh = True
+        self._at_first = at_first  #: called when the first CALL is sent
 
     def is_open(self) -> bool:
         """Return whether it is this process's: a forked child has it closed."""
@@ -177,8 +183,15 @@ class Channel:
             if not self._is_own(error):
                 raise
             timer.renew()
-        self.fresh = False
+        if self.fresh:
+            self.begun()
         return None
+
+    def begun(self) -> None:
+        """Say that a CALL is sent: the worker may be starting still."""
+        if self.fresh:
+            self.fresh = False
+            self._at_first()
 
     def pack(
         self,
