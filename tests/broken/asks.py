@@ -1,4 +1,4 @@
-"""A module that asks for a daemon's status when it is imported: that starts a daemon."""
+"""Asks for the status of a daemon when it is imported, which starts one."""
 
 import privsep
 

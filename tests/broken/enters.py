@@ -1,4 +1,4 @@
-"""A module that uses a context as a context manager when it is imported: that starts a daemon."""
+"""Enters a context when it is imported, which starts a daemon."""
 
 import privsep
 
