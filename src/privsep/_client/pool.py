@@ -67,7 +67,7 @@ class Pool:
     channel, or the place for one, is lost.  So nothing here holds on to what is
     not idle: what is lost is gone, and its place is free again.
 
-    The garbage collector may abandon a channel there, too, which is why the lock
+    The garbage collector may drop a channel there, too, which is why the lock
     may be taken again by who has it.
     """
 
@@ -132,7 +132,8 @@ class Pool:
     def give_back(self, channel: Channel) -> None:
         """Return a channel after a call, usable or not."""
         if not channel.usable:
-            self._discard(channel)
+            channel.cancel()
+            self.drop(channel)
             return
         if self._turns and self._hand_over(channel):
             return
@@ -181,9 +182,9 @@ class Pool:
                 turn.hand(channel)
             return turn is not None
 
-    def abandon(self, channel: Channel) -> None:
-        """Let go of a channel within a stream; nothing is waited for."""
-        channel.leave()
+    def drop(self, channel: Channel) -> None:
+        """Close a channel, whatever its worker does, and free its place."""
+        channel.close()
         place, channel.place = channel.place, None
         self._free(place)
 
@@ -206,12 +207,6 @@ class Pool:
             del self.idle[: len(idle)]
         for channel in idle:
             channel.close()
-
-    def _discard(self, channel: Channel) -> None:
-        """Close and forget a channel."""
-        channel.cancel()
-        place, channel.place = channel.place, None
-        self._free(place)
 
     def _free(self, place: Place | None) -> None:
         """Let whoever waits first have the place of a channel."""
