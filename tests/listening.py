@@ -20,6 +20,7 @@ import msgpack
 import pytest
 from forks import Child
 from hostile import HELLO, PROMPTLY, Daemon
+from service import Service, services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,8 +29,16 @@ if TYPE_CHECKING:
 
     import privsep
 
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0,
+    reason="needs root: a daemon does not let its own user in, and others it cannot be",
+)
+
+NET_ADMIN = 1 << 12
+OTHERS = 4_000_000_001  # a uid, a gid, that nobody has
+
 # What looking up users needs, and the dynamic loader.
-_OF_ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime")
+OF_ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime")
 
 # The socket comes as standard input, and is passed on as systemd does.  A shell that
 # becomes the daemon keeps the pid for which it is meant.
@@ -170,7 +179,7 @@ def make_etc(place: Path, variable: str, admission: str) -> Path:
     etc = place / "etc"
     contexts = etc / "privsep" / "contexts.d"
     contexts.mkdir(parents=True)
-    for name in _OF_ETC:
+    for name in OF_ETC:
         if os.path.exists(f"/etc/{name}"):
             shutil.copy(f"/etc/{name}", etc / name)
     if admission:
@@ -209,6 +218,22 @@ def manage(
     yield begin
     for manager in managers:
         manager.close()
+
+
+@pytest.fixture
+def reach() -> Iterator[Callable[..., Service]]:
+    """Return a function that connects this process, which is root, to a daemon."""
+    reached: list[Service] = []
+
+    def connect_to(manager: Manager, name: str = "plain") -> Service:
+        service = services[name]
+        service.context.start("socket", path=manager.path, deadline=PROMPTLY)
+        reached.append(service)
+        return service
+
+    yield connect_to
+    for service in reached:
+        service.context.stop()
 
 
 class Peer(Daemon):

@@ -85,7 +85,7 @@ def _loaded(daemon: Daemon) -> list[str]:
 
 
 @pytest.mark.xfail(
-    strict=True, reason="109 modules: 34 of privsep, 10 for site, 7 of msgpack"
+    strict=True, reason="107 modules: 34 of privsep, 10 for site, 7 of msgpack"
 )
 def test_a_trivial_daemon_loads_few_modules(daemon: Daemon) -> None:
     modules = _loaded(daemon)

@@ -17,6 +17,7 @@ import pytest
 import target
 from conftest import METHOD
 from hostile import (
+    ATTACH,
     BYE,
     CALL,
     ENDED,
@@ -30,14 +31,16 @@ from hostile import (
     Answer,
     Daemon,
     Line,
+    bare,
     call_body,
+    daemon,
     pack,
     read_answer,
+    send_with,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 from large import MEBIBYTE, MOST
-from test_hostile_descriptors import ATTACH, bare, send_with
 
 import privsep
 import scripts
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from large import Large
+
+__all__ = ["daemon"]
 
 
 @pytest.fixture(scope="module", params=["large", "large-threads"])
@@ -67,13 +72,6 @@ def bounded(request: pytest.FixtureRequest) -> Iterator[Large]:
     service.context.start(METHOD)
     yield service
     service.context.stop()
-
-
-@pytest.fixture(params=["processes", "threads"])
-def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
-    daemon = Daemon(getattr(target, request.param), METHOD)
-    yield daemon
-    daemon.close()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from service import Service, services
 
 import privsep
 import scripts
-from privsep._lockdown import securebits
+from privsep._lockdown import attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -551,7 +551,7 @@ def test_a_proc_without_sysctls_keeps_no_daemon_from_locking_down() -> None:
 def test_securebits_that_are_not_locked_end_the_daemon_before_it_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(securebits, "lock", lambda: None)
+    monkeypatch.setattr(attributes, "lock_securebits", lambda: None)
     with pytest.raises(privsep.StartError, match=r"securebits is \d+, asked for"):
         services["plain"].context.start("fork")
 

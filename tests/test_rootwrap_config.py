@@ -342,7 +342,6 @@ def test_options_of_other_programs_are_left_alone(wrapped: Wrapped) -> None:
 
 # The system's log
 
-
 _LOGGED = """
 import os, socket, stat, subprocess, sys
 from privsep._lockdown import libc

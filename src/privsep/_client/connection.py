@@ -17,6 +17,7 @@ from privsep._client import forking
 from privsep._client.channel import Channel
 from privsep._client.logs import LogReader
 from privsep._client.pool import Pool
+from privsep._client.readiness import wait_until
 from privsep._wire import descriptors
 from privsep._wire.control import HELLO, REQUEST
 from privsep.errors import CallTimeout
@@ -76,7 +77,7 @@ class Connection:
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._control, selectors.EVENT_WRITE)
-                ready = selector.select(max(left, 0.0))
+                ready = wait_until(selector, monotonic() + left)
         except ValueError as error:
             raise ConnectionError(*error.args) from None  # another thread let go
         if not ready and left < _LONGEST_WAIT:

@@ -13,7 +13,7 @@ import _socket
 import os
 import resource
 
-from privsep._lockdown import capabilities, libc, securebits
+from privsep._lockdown import attributes, capabilities, libc
 from privsep._lockdown.capability_names import (
     SETGID,
     SETUID,
@@ -155,8 +155,8 @@ def _attempts(status: Status) -> Iterator[Attempt]:
         yield "uid 0", lambda: os.setresuid(0, 0, 0)
     if status.gids[1] and not kept & mask([SETGID]):
         yield "gid 0", lambda: os.setresgid(0, 0, 0)
-    if securebits.read() == securebits.LOCKED:
-        yield "other securebits", securebits.clear
+    if attributes.securebits() == attributes.SECUREBITS:
+        yield "other securebits", attributes.clear_securebits
         yield "the ambient set", _raise_ambient(kept or 1)
     if not kept & mask([SYS_PTRACE]) and _is_stronger(1, kept):
         yield "ptrace of process 1", lambda: libc.ptrace_seize(1)

@@ -46,7 +46,7 @@ def launch(context: Context) -> Launched:
 
         __import__("privsep._daemon.records")
         try:
-            context.check_annotations()
+            context.served_table()
         except StartError:  # the daemon will say so
             pass
         ours, daemons = control_pair()

@@ -105,7 +105,7 @@ def _here(context: Context) -> Iterator[Finding]:
 
 def _annotations(context: Context) -> Iterator[Finding]:
     try:
-        context.check_annotations()
+        context.served_table()
     except StartError as error:
         yield _bad("annotation", str(error), "the daemon would not start")
 
