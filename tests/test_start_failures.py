@@ -249,11 +249,12 @@ def test_forbidden_user_namespaces_are_told_with_the_sysctl() -> None:
 
 @pytest.mark.usefixtures("fails_at_once")
 @pytest.mark.parametrize("method", ["exec", METHOD])
+@pytest.mark.parametrize("context", [failing.starts, failing.enters, failing.asks])
 def test_a_module_that_starts_a_daemon_when_imported_is_told_by_the_first(
-    method: str,
+    context: privsep.Context, method: Method
 ) -> None:
     with pytest.raises(privsep.StartError, match="a daemon starts no daemon"):
-        failing.starts.start(method, deadline=LATE)  # type: ignore[arg-type]
+        context.start(method, deadline=LATE)
 
 
 def test_the_rule_in_the_message_is_one_that_sudoers_takes(tmp_path: Path) -> None:

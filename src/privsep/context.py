@@ -79,6 +79,8 @@ class Entry(NamedTuple):
     run: Run | None = None
     #: in the daemon, if it is no plain function: item and result as plain data
     lower: parameters.Lowering = (None, None)
+    #: its one argument, and its result, are bytes that cross as they are
+    packed: bool = False
 
     @property
     def is_stream(self) -> bool:
@@ -517,9 +519,7 @@ class Context:
             ValueError: no such method or namespace.
 
         """
-        if _Process.loading or _Process.serving is not None:
-            raise errors.StartError(_starts_itself(self, "start()"))
-        client = self.client or self.new_client()
+        client = self._client_for("start()")
         if isinstance(helper, str):
             msg = f"helper is {helper!r}; it must be a sequence: {helper.split()!r}"
             raise ValueError(msg)  # noqa: TRY004 - as every mistake here
@@ -542,16 +542,20 @@ class Context:
         A worker answers, so this waits for one, ten seconds at most.
 
         Raises:
-            StartError, CallTimeout, DaemonGone: as a call.
+            StartError: as a call, or this process is a daemon.
+            CallTimeout, DaemonGone: as a call.
 
         """
-        client = self.client or self.new_client()
-        return client.status()
+        return self._client_for("status()").status()
 
     def __enter__(self) -> Self:
-        """Start the daemon unless it is started."""
-        client = self.client or self.new_client()
-        client.ensure_started()
+        """Start the daemon unless it is started.
+
+        Raises:
+            StartError: as `start`.
+
+        """
+        self._client_for("with").ensure_started()
         return self
 
     def __exit__(
@@ -562,6 +566,17 @@ class Context:
     ) -> None:
         """Stop the daemon."""
         self.stop()
+
+    def _client_for(self, use: str) -> Client:
+        """Return its client, for a `use` that may start a daemon.
+
+        Raises:
+            StartError: this process is a daemon.
+
+        """
+        if _Process.loading or _Process.serving is not None:
+            raise errors.StartError(_starts_itself(self, use))
+        return self.client or self.new_client()
 
     @property
     def variable(self) -> str:
@@ -710,10 +725,16 @@ def begin_loading() -> None:
     _Process.loading = True
 
 
-def _starts_itself(context: Context, call: str) -> str:
+def _starts_itself(context: Context, use: str) -> str:
+    if _Process.serving is not None:
+        return (
+            f"context {context.name!r}: {use} was used in the daemon of "
+            f"{_Process.serving.name!r}: a daemon starts no daemon; it is for the "
+            "service"
+        )
     return (
-        f"context {context.name!r}: {call} was called in a daemon, by a module that it "
-        "imports: a daemon starts no daemon; put the call below a main function"
+        f"context {context.name!r}: {use} was used in a daemon, by a module that it "
+        "imports: a daemon starts no daemon; put it below a main function"
     )
 
 
