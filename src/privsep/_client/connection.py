@@ -123,11 +123,12 @@ class Connection:
 
     def close(self, timeout: float) -> None:
         """Let go of the daemon and wait until it has ended, `timeout` at most."""
+        deadline = monotonic() + timeout
         self.pool.close()
         self._control.close()
         ended = self._process is None or self._process.wait(timeout)
         if ended:
-            self._logs.join()
+            self._logs.join(max(0.0, deadline - monotonic()))
         else:
             self._logs.start()  # it reaps the daemon when that has ended
 

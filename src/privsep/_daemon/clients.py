@@ -7,8 +7,8 @@ Nothing else is looked at.
 
 from __future__ import annotations
 
+from privsep._daemon.jobs import Job
 from privsep._daemon.output import LogLine
-from privsep._daemon.workers import Job
 from privsep._wire import descriptors
 from privsep._wire.control import (
     CHANNEL_DESCRIPTORS,

@@ -18,6 +18,7 @@ from time import monotonic
 
 from privsep._daemon import slots
 from privsep._daemon.clients import Clients
+from privsep._daemon.jobs import Queue
 from privsep._daemon.loop import Loop
 from privsep._daemon.output import Logs
 from privsep._daemon.workers import ProcessWorker, ThreadWorker
@@ -31,16 +32,16 @@ if TYPE_CHECKING:
 
     from privsep._daemon.audit.auditor import Auditor
     from privsep._daemon.idle import Idleness
+    from privsep._daemon.jobs import Job
     from privsep._daemon.listener import Listener
     from privsep._daemon.serve import Service
     from privsep._daemon.slots import Slot
-    from privsep._daemon.workers import Job, Worker
+    from privsep._daemon.workers import Worker
     from privsep._wire.descriptors import Credentials
 else:
     import _signal as signal
     import _socket as socket  # without enum and selectors: 4 ms
 
-_MOST_WAITING = 256
 _CLOSE_WITHIN = 0.05  # seconds
 _READ_WITHIN = 0.2  # seconds without progress after which a reader may retire
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -68,7 +69,7 @@ class Supervisor:
         self._isolation = isolation
         self._limit = limit  #: sets the resource limits of a worker
         self.slots = workers
-        self._waiting: list[Job] = []
+        self._waiting = Queue()
         self._workers: dict[int, Worker] = {}
         self._look_again: float | None = None
         self._idleness: Idleness | None = None
@@ -206,16 +207,10 @@ class Supervisor:
 
     def add_job(self, job: Job) -> None:
         """Start a worker for `job` when it is its turn."""
-        waiting = [
-            other
-            for other in self._waiting
-            if other.uid == job.uid and other.control is job.control
-        ]
-        if len(waiting) >= _MOST_WAITING:
+        if not self._waiting.add(job):
             self._end_job(job, Fate(Ending.TOO_MANY, 0, 0))
             self.record_refusal(job.peer, "too many calls of this user wait")
             return
-        self._waiting.append(job)
         self._loop.watch(job.fate.fileno(), lambda: self._read_fate_line(job))
 
     def record_refusal(self, client: Credentials | None, reason: str) -> None:
@@ -225,7 +220,7 @@ class Supervisor:
 
     def end_of_client(self, control: socket.socket) -> None:
         """Let go of what the client with this control socket still waits for."""
-        for job in [job for job in self._waiting if job.control is control]:
+        for job in self._waiting.of(control):
             self._waiting.remove(job)
             self._end_job(job, Fate(Ending.NOT_STARTED, 0, 0))
         self._make_room()
@@ -238,25 +233,21 @@ class Supervisor:
     # -- workers ---------------------------------------------------------------
 
     def _start_waiting(self) -> None:
-        """Give free slots to the waiting.
-
-        First comes the user with the fewest workers, of its connections likewise.
-        """
+        """Give free slots to the waiting."""
         while self._waiting and (self.slots.free or self._spare is not None):
-            running = [worker.job for worker in self._workers.values()]
-            job = min(self._waiting, key=lambda job: _share(job, running))
+            job = self._waiting.first()
             if self._spare is not None:
                 spare, self._spare = self._spare, None
                 if spare.assign(job):
                     self._workers[spare.slot_number] = spare
-                    self._waiting.remove(job)
+                    self._waiting.start(job)
                 continue
             number = self.slots.take()
             # It stays among the waiting meanwhile: a child that the new thread
             # forks at once must find it, to close it.
             try:
                 self._workers[number] = self._start_worker(job, number)
-                self._waiting.remove(job)
+                self._waiting.start(job)
             except (OSError, RuntimeError) as error:  # no process, no thread
                 self._waiting.remove(job)
                 self.slots.free.append(number)
@@ -358,6 +349,7 @@ class Supervisor:
         self.slots.free.append(worker.slot_number)
         if self._audit is not None:
             self._audit.ended(worker, fate.status)
+        self._waiting.end(worker.job)
         self._end_job(worker.job, fate)
 
     def _end_job(self, job: Job, fate: Fate) -> None:
@@ -390,7 +382,7 @@ class Supervisor:
             return
         except OSError:
             data = b""
-        if job in self._waiting:
+        if self._waiting.waits(job):
             self._waiting.remove(job)
             self._end_job(job, Fate(Ending.NOT_STARTED, 0, 0))
         elif data.startswith(KILL):
@@ -519,12 +511,6 @@ class Supervisor:
             worker.job.channel.shutdown(socket.SHUT_RD)
         except OSError:
             pass
-
-
-def _share(job: Job, running: list[Job]) -> tuple[int, int]:
-    """Return how many workers the job's user has, and how many its connection."""
-    of_user = [other for other in running if other.uid == job.uid]
-    return len(of_user), sum(other.control is job.control for other in of_user)
 
 
 def _allow_descriptors(limit: tuple[int, int]) -> None:

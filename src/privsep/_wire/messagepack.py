@@ -45,7 +45,8 @@ def _import_with_stand_ins() -> None:
             sys.modules.pop(name, None)
 
 
-if sys.modules.keys().isdisjoint((*_STAND_INS, "msgpack")):
+# Where there may be threads, another could get what stands in.
+if sys.modules.keys().isdisjoint((*_STAND_INS, "msgpack", "threading")):
     _import_with_stand_ins()
 
 from msgpack import ExtType, Packer, StackError, unpackb  # noqa: E402 - see above
