@@ -34,6 +34,19 @@ def socket_pair(
     return pair
 
 
+def duplicate(sock: socket.socket) -> socket.socket:
+    """Return a second descriptor of `sock`, which a forked child closes.
+
+    Raises:
+        OSError: as dup(2).
+
+    """
+    with undivided:
+        second = sock.dup()
+        _own.add(second)
+    return second
+
+
 def _in_child() -> None:
     for sock in _own:
         sock.close()

@@ -59,7 +59,10 @@ class LogReader:
 
         It is made when it is sent, because the daemon takes only what its sender
         made, and a service may drop its privileges between start and first call.
+        If there was no room for it, another is made.
         """
+        if self._line is not None:
+            self._line.close()
         self._line, daemon_end = forking.socket_pair(socket.SOCK_SEQPACKET)
         return daemon_end
 
