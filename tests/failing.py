@@ -13,6 +13,7 @@ def _importing(module: str) -> privsep.Context:
 
 raises = _importing("raises")
 exits = _importing("exits")
+leaves = _importing("leaves")
 killed = _importing("killed")
 hangs = privsep.Context(
     "hangs",

@@ -186,14 +186,17 @@ class Daemon:
         (self.daemons_end,) = copies
         self.pid: int = launched.process.pid
         self._lines: list[Line] = []
+        self._greet()
+
+    # -- what an honest client does --------------------------------------------
+
+    def _greet(self) -> None:
         self.log, daemons_log = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.log.settimeout(PROMPTLY)
         with daemons_log:
             self.send(HELLO, [daemons_log])
         self.ping()
         self._before = self.descriptors()
-
-    # -- what an honest client does --------------------------------------------
 
     def send(
         self, data: bytes, sockets: Sequence[int | socket.socket | IO[Any]]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgpack
 import pytest
 from forks import Child
-from hostile import HELLO, PROMPTLY, Daemon
+from hostile import PROMPTLY, Daemon
 from service import Service, services
 
 if TYPE_CHECKING:
@@ -247,12 +247,7 @@ class Peer(Daemon):
         self.pid = manager.pid
         self.control = connect(manager.path)
         assert greeting(self.control) == "ready"
-        self.log, daemons_log = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.log.settimeout(PROMPTLY)
-        with daemons_log:
-            self.send(HELLO, [daemons_log])
-        self.ping()
-        self._before = self.descriptors()
+        self._greet()
 
     def close(self) -> None:
         """Let go of all that it holds; the daemon stays."""

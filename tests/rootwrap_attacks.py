@@ -62,9 +62,7 @@ def wrapped(tmp_path_factory: pytest.TempPathFactory) -> Wrapped:
 @pytest.fixture
 def own(tmp_path: Path) -> Wrapped:
     """A policy in a directory of its own, whose only command is `show` and `link`."""
-    place = tmp_path / "own"
-    place.mkdir(mode=0o755)
-    wrapped = Wrapped(place)
+    wrapped = Wrapped(tmp_path / "own")
     wrapped.script("show")
     real = wrapped.directory / "real"
     real.mkdir(mode=0o755)

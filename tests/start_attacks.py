@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgpack
 import pytest
+from generated_files import generate
 from public_python import etc_locked, need, sudoers
 
 from privsep._start import rules
@@ -200,10 +201,10 @@ def child_of(pid: int) -> int:
 
 @pytest.fixture(scope="module")
 def exact_rule(field: Field) -> Iterator[None]:
-    """The rule as it should be: the context by name."""
-    command = f"{field.python.launcher} {field.name}".replace(":", r"\:")
+    """The rule as it should be, and as it is generated: the context by name."""
     user = field.user.pw_name
-    with sudoers(f"{user}-exact", f"{user} ALL=(root) NOPASSWD: {command}"):
+    printed = generate(field.python, "sudoers", field.name, user)
+    with sudoers(f"{user}-exact", *printed.splitlines()):
         yield
 
 

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
-import stat
+import socket
 import struct
 import subprocess
 from pathlib import Path
@@ -16,6 +16,8 @@ from privsep import Audit, Context, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 STAGE = "/run/stage"
 
@@ -36,14 +38,24 @@ def _make_a_tap_device() -> None:
         fcntl.ioctl(device, tunsetiff, request)
 
 
-def _make_a_block_device(path: str) -> None:
-    os.mknod(path, 0o600 | stat.S_IFBLK, os.makedev(7, 250))
-    os.unlink(path)
-
-
 def _unshare(flag: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).unshare(flag):
+    if _libc.unshare(flag):
         raise OSError(ctypes.get_errno(), "unshare")
+
+
+def _take_a_descriptor() -> None:
+    """pidfd_getfd(2), of this very process; its number is that of every machine."""
+    own = os.pidfd_open(os.getpid())
+    taken = _libc.syscall(438, own, 0, 0)
+    os.close(own)
+    if taken < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    os.close(taken)
+
+
+def _connect(address: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(address)
 
 
 def _run(*words: str) -> str:
@@ -58,19 +70,20 @@ ACTIONS: dict[str, Callable[..., object]] = {
     "mode": lambda path: os.stat(path).st_mode & 0o7777,
     "nice": lambda: os.nice(1),
     "tap": _make_a_tap_device,
-    "block device": _make_a_block_device,
     "unshare": _unshare,
+    "descriptor": _take_a_descriptor,
+    "connect": _connect,
     "run": _run,
 }
 
 network = Context("network", capabilities=["CAP_NET_ADMIN"])
-devices = Context("devices", capabilities=["CAP_MKNOD"])
 paths = Context(
     "paths",
     capabilities=["CAP_DAC_OVERRIDE"],
     sandbox=Sandbox(
         read=["/home/a user/file", "/etc"],
         write=["/home/b", "/tmp/own", STAGE],
+        execute=["/home/programs"],
     ),
 )
 audited = Context("audited", capabilities=[], audit=Audit("/var/log/a/b/calls.jsonl"))
@@ -89,15 +102,16 @@ private = Context(
     capabilities=[],
     sandbox=Sandbox(private_tmp=True, namespaces=["uts"]),
 )
+abstract = Context("abstract", capabilities=[], sandbox=Sandbox(abstract_sockets=True))
 listed = Context(
     "listed",
     capabilities=[],
-    sandbox=Sandbox(syscalls=["@system-service", "@resources"]),
+    sandbox=Sandbox(syscalls=["@system-service", "@resources", "pidfd_getfd"]),
 )
 threaded = Context("threaded", capabilities=[], isolation="thread")
 
 ALL = (
-    *(network, devices, paths, audited, own_user, of_root, grouped, both, private),
-    *(listed, threaded),
+    *(network, paths, audited, own_user, of_root, grouped, both, private),
+    *(abstract, listed, threaded),
 )
 attempts = {context.name: context.entrypoint(attempt) for context in ALL}

@@ -16,14 +16,14 @@ import awaited
 import pytest
 from audited import stopped
 from conftest import METHOD
-from observe import Fifo, Forked, daemon_pid, kill, wait_for_rest
+from observe import Fifo, Forked, daemon_pid, held, kill, wait_for_rest
 from service import services
 from streaming import Color, Point
 
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
     from typing import Any, TypeAlias
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from privsep._client.connection import Connection
 
     Start: TypeAlias = Callable[..., Awaited]
+
+__all__ = ["held"]
 
 
 @pytest.fixture(params=["awaited", "awaited-threads"])
@@ -44,12 +46,6 @@ def service(start: Start, request: pytest.FixtureRequest) -> Awaited:
 @pytest.fixture
 def processes(start: Start) -> Awaited:
     return start("awaited")
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[Fifo]:
-    with Fifo(tmp_path, "held") as fifo:
-        yield fifo
 
 
 def run(coroutine: Coroutine[Any, Any, object]) -> Any:

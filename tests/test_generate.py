@@ -164,14 +164,18 @@ def test_systemd_takes_the_units_and_finds_nothing_to_say(
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_each_option_of_a_unit_has_its_reason_above(
-    generate: Callable[[str, str], str],
+_NEEDS_NONE = re.compile(r"\[\w+\]|Description=|$")
+
+
+@pytest.mark.parametrize("kind", ["sudoers", "systemd", "rootwrap-filter", "doas"])
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_each_line_has_its_reason_above(
+    generate: Callable[[str, str], str], kind: str, name: str
 ) -> None:
-    for text in files_of(generate("systemd", "own_user")).values():
-        lines = text.splitlines()
-        for above, line in zip(["", *lines], lines, strict=False):
-            if re.match(r"\w+ ?=", line) and not line.startswith("Description="):
-                assert above.startswith("# "), line
+    lines = generate(kind, name).splitlines()
+    for above, line in zip(["", *lines], lines, strict=False):
+        if not line.startswith("#") and not _NEEDS_NONE.match(line):
+            assert above.startswith("# "), line
 
 
 def test_a_unit_grants_what_its_context_declares_and_no_more(
@@ -206,6 +210,8 @@ def test_a_unit_grants_what_its_context_declares_and_no_more(
     assert "ProtectClock" not in own_user
     assert own_user["SystemCallFilter"].endswith(" @clock ~@resources")
     assert "RestrictNamespaces" not in found["mighty"]
+    # It would close all devices but the clock's: systemd.exec(5).
+    assert "ProtectClock" not in found["mighty"]
     assert "AF_PACKET" in found["mighty"]["RestrictAddressFamilies"]
     # Its sandbox is made with it, and then it is gone.
     assert found["private"]["AmbientCapabilities"] == "CAP_SYS_ADMIN"

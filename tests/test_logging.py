@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import os
 import threading
 from contextlib import suppress
 from functools import partial
@@ -12,7 +11,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import workload  # noqa: F401 - it adds its services
-from observe import Fifo, Release, Threads, daemon_pid, kill, wait_for_rest
+from observe import (
+    Fifo,
+    Release,
+    Threads,
+    begin_to_stop,
+    daemon_pid,
+    kill,
+    wait_for_rest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -354,6 +361,22 @@ def test_what_is_printed_before_stop_is_logged_when_stop_returns(
 
 
 @BOTH
+def test_calls_go_on_and_lines_wait_where_the_client_gets_no_thread_to_read_them(
+    start: Start, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    service = start(name)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        service.print_text("printed")
+    assert not recorder.came
+    service.context.stop()
+    assert recorder.wait_for("stdout of").getMessage().endswith(": printed")
+
+
+@BOTH
 def test_what_a_running_call_prints_after_stop_began_is_logged(
     start: Start, recorder: Recorder, name: str, tmp_path: Path
 ) -> None:
@@ -362,11 +385,7 @@ def test_what_a_running_call_prints_after_stop_began_is_logged(
         path = release.path
         call = Threads([lambda: service.hold_and_print(held.path, path, "late")])
         held.read_line()
-        stopping = Threads([service.context.stop])
-        client = service.context.client
-        assert client is not None
-        while client._connection is not None:
-            os.sched_yield()
+        stopping = begin_to_stop(service.context)
         release.let_go()
         assert call.outcomes() == [None]
         assert stopping.outcomes() == [None]

@@ -195,17 +195,20 @@ def test_dropping_to_an_unknown_group_names_the_nearest() -> None:
         privsep.drop_privileges("nobody", "nogruop")
 
 
+DROP_TO_NOBODY = """
+    import privsep
+    try:
+        privsep.drop_privileges("nobody")
+    except privsep.PrivsepError as error:
+        print(error)
+"""
+
+
 def test_dropping_without_the_privilege_to_change_users_is_an_error(
     public_python: PublicPython, unprivileged_user: str
 ) -> None:
     lines = public_python.run(
-        """
-        import privsep
-        try:
-            privsep.drop_privileges("nobody")
-        except privsep.PrivsepError as error:
-            print(error)
-        """,
+        DROP_TO_NOBODY,
         user=unprivileged_user,
     )
     assert "could not drop privileges to 'nobody'" in lines[0]
@@ -563,13 +566,7 @@ def test_a_step_that_the_kernel_refuses_is_named(
 ) -> None:
     before = ["setpriv", f"--reuid={unprivileged_user}", "--clear-groups"]
     lines = public_python.run(
-        """
-        import privsep
-        try:
-            privsep.drop_privileges("nobody")
-        except privsep.PrivsepError as error:
-            print(error)
-        """,
+        DROP_TO_NOBODY,
         before=before,
     )
     assert "setgroups(" in lines[0]

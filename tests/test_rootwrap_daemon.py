@@ -19,7 +19,6 @@ from commanding import (
     LAUNCHER,
     Fifo,
     Shared,
-    children,
     client_of,
     daemon_of,
     held,
@@ -30,7 +29,8 @@ from commanding import (
     wait_until_gone,
 )
 from observe import WITHIN, wait_for_rest
-from wrapping import BAD_POLICY, NOT_ALLOWED
+from procfs import children
+from wrapping import BAD_POLICY, NOT_ALLOWED, SWAYING
 
 import privsep
 import scripts
@@ -267,20 +267,7 @@ def test_what_was_skipped_in_the_policy_is_logged(
     assert "odd is skipped: no filter class 'DnsmasqFilter'" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("IFS", "/"),
-        ("ENV", "/tmp/x"),
-        ("BASH_ENV", "/tmp/x"),
-        ("PYTHONPATH", "/tmp"),
-        ("PYTHONHOME", "/tmp"),
-        ("PYTHONUTF8", "0"),
-        ("LC_ALL", "tr_TR.ISO-8859-9"),
-        ("LD_LIBRARY_PATH", "/tmp"),
-        ("BASH_FUNC_exec%%", "() { echo evil; }"),
-    ],
-)
+@pytest.mark.parametrize(("name", "value"), SWAYING.items())
 def test_no_variable_of_the_starter_sways_the_daemon(
     shared: Shared, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:

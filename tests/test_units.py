@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -340,18 +341,12 @@ def test_the_network_s_administrator_has_its_devices_and_what_proc_sets(
     assert said[4:] == ["EROFS", ["tun"], "ENOENT"]
 
 
-def test_who_makes_devices_makes_those_of_disks(
-    begin: Callable[[str], Started],
-) -> None:
-    started = begin("devices")
-    assert started.attempt(("block device", "/tmp/disk")) == [None]
-
-
 def test_what_a_sandbox_names_in_homes_and_in_tmp_is_there_and_nothing_beside(
     begin: Callable[[str], Started],
 ) -> None:
     started = begin("paths")
     started.booted.do("mkdir", "/home/a user", "/home/b", "/home/c", "/tmp/own")
+    started.booted.do("install", "-D", "/bin/echo", "/home/programs/echo")
     started.booted.do("mkdir", "/run/stage", "/tmp/other")
     started.booted.do("sh", "-c", "echo contents >'/home/a user/file'")
     said = started.attempt(
@@ -363,8 +358,10 @@ def test_what_a_sandbox_names_in_homes_and_in_tmp_is_there_and_nothing_beside(
         ("write", "/etc/new", "text"),
         ("mode", "/home/c"),
         ("mode", "/tmp/other"),
+        ("run", "/home/programs/echo", "text"),
     )
-    assert said == ["contents\n", "EROFS", 4, 4, 4, "EROFS", "ENOENT", "ENOENT"]
+    assert said[:6] == ["contents\n", "EROFS", 4, 4, 4, "EROFS"]
+    assert said[6:] == ["ENOENT", "ENOENT", "text\n"]
     assert started.booted.do("cat", "/home/b/new", "/tmp/own/new") == "texttext"
 
 
@@ -419,10 +416,28 @@ def test_a_sandbox_makes_its_namespaces_and_nothing_makes_others_afterwards(
     assert said == [[], 0o1777, 4, "EPERM", "EPERM", "EPERM"]
 
 
+def test_abstract_sockets_of_others_are_reached_where_the_sandbox_says_so(
+    begin: Callable[[str], Started],
+) -> None:
+    address = "\0privsep-test"
+    started = begin("abstract")
+    listens = f"""
+import os, socket
+sock = socket.socket(socket.AF_UNIX)
+sock.bind({address!r})
+sock.listen()
+if os.fork() == 0:
+    os.closerange(0, 3)
+    sock.accept()
+"""
+    started.booted.do(sys.executable, "-c", listens)
+    assert started.attempt(("connect", address)) == [None]
+
+
 def test_a_system_call_that_a_sandbox_lists_is_let_through(
     begin: Callable[[str], Started],
 ) -> None:
-    assert begin("listed").attempt(("nice",)) == [1]
+    assert begin("listed").attempt(("nice",), ("descriptor",)) == [1, None]
 
 
 def test_threads_serve_behind_units(begin: Callable[[str], Started]) -> None:
@@ -450,3 +465,54 @@ def test_what_root_changes_counts_when_the_service_is_reloaded(
     started.control("reload")
     with pytest.raises(AssertionError, match="may not connect"):
         started.attempt(("owner", "/"))
+
+
+def test_a_daemon_that_hangs_is_followed_by_another(
+    begin: Callable[[str], Started],
+) -> None:
+    started = begin("network")
+    unit = f"/etc/systemd/system/{started.service}.d"
+    drop_in = "[Service]\nWatchdogSec=1\n"
+    started.booted.do("install", "-d", unit)
+    started.booted.do("sh", "-c", f"printf '{drop_in}' >{unit}/watchdog.conf")
+    started.booted.do("systemctl", "daemon-reload")
+    pid = ("read", "/proc/self/stat")
+    first = str(started.attempt(pid)[0]).split()[3]
+    started.booted.do("kill", "-STOP", first)
+    second = str(started.attempt(pid)[0]).split()[3]
+    assert first != second
+
+
+_CALLER = """
+[Service]
+Type=oneshot
+User={user}
+NoNewPrivileges=yes
+ExecStart={python} -I -c "{script}"
+"""
+_CALL = (
+    "import started; started.network.start('socket'); "
+    "print(started.attempts['network']('owner', '/'))"
+)
+
+
+def test_a_service_without_new_privileges_is_let_in_by_its_unit(
+    boot: Boot, public_python: PublicPython, unprivileged_user: str
+) -> None:
+    variable = "started:network"
+    printed = generate(public_python, "systemd", variable, unprivileged_user)
+    files = files_of(printed)
+    service = service_of(variable)
+    # As the file on who may connect says.
+    files[service] = files[service].replace("=invisible", "=default")
+    rules = f"/etc/privsep/contexts.d/{variable}.toml"
+    files[rules] = 'units = ["caller.service"]'
+    for name in ("caller", "other"):
+        files[f"/etc/systemd/system/{name}.service"] = _CALLER.format(
+            user=unprivileged_user, python=public_python.executable, script=_CALL
+        )
+    booted = boot(files)
+    booted.do("systemctl", "start", "caller.service")
+    with pytest.raises(subprocess.CalledProcessError):
+        booted.do("systemctl", "start", "other.service")
+    assert "of other.service may not connect" in booted.said()

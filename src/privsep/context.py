@@ -79,6 +79,8 @@ class Entry(NamedTuple):
     run: Run | None = None
     #: in the daemon, if it is no plain function: item and result as plain data
     lower: parameters.Lowering = (None, None)
+    #: its one argument, and its result, are bytes that cross as they are
+    packed: bool = False
 
     @property
     def is_stream(self) -> bool:

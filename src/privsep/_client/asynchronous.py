@@ -347,7 +347,7 @@ class _Exchange:
             pass
         finally:
             encoder.clear()
-        channel.fresh = False
+        channel.begun()
         return await self.next_frame(self.deadline)
 
     async def send(self, kind: int, body: bytes) -> None:

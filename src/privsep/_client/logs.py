@@ -38,21 +38,20 @@ def handle_record(fields: dict[str, object], name: str | None) -> None:
 class LogReader:
     """Reads a daemon's log line and its stderr until both close."""
 
-    def __init__(
-        self,
-        context: Context,
-        stderr: socket.socket | None,
-        said: bytes,
-        at_end: Callable[[], None],
-    ) -> None:
+    def __init__(self, context: Context, at_end: Callable[[], None]) -> None:
         self._context = context
         self._logger = logging.getLogger(context.logger or f"privsep.{context.name}")
         self._line: socket.socket | None = None
-        self._stderr = stderr
-        self._begun = said
+        self._stderr: socket.socket | None = None
+        self._begun = b""
         self._at_end = at_end
         self._thread: threading.Thread | None = None
         self._starting = threading.RLock()  # a signal's handler may call stop()
+
+    def use(self, stderr: socket.socket | None, said: bytes) -> None:
+        """Read `stderr`, too, of which `said` has been read."""
+        self._stderr = stderr
+        self._begun = said
 
     def open_line(self) -> socket.socket:
         """Make the log line, before the reader starts; return the daemon's end.
@@ -67,13 +66,21 @@ class LogReader:
         return daemon_end
 
     def start(self) -> None:
-        """Begin to read, once; any thread may say so."""
+        """Begin to read, once; any thread may say so.  Where none can start, not yet.
+
+        The daemon counts what it cannot send meanwhile.
+        """
         with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name=self._logger.name, daemon=True
-                )
-                self._thread.start()
+            if self._thread is not None:
+                return
+            thread = threading.Thread(
+                target=self._run, name=self._logger.name, daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:
+                return
+            self._thread = thread
 
     def leave(self) -> None:
         """Leave reading to the parent: this process is a forked child."""
@@ -93,9 +100,10 @@ class LogReader:
                 except OSError:  # the reader has closed it
                     pass
         self.start()
-        thread = cast("threading.Thread", self._thread)
-        if thread is not threading.current_thread():
-            thread.join(timeout)
+        if self._thread is None:
+            self._run()
+        elif self._thread is not threading.current_thread():
+            self._thread.join(timeout)
 
     def _run(self) -> None:
         readers: dict[socket.socket, Callable[[], bool]] = {}

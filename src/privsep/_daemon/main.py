@@ -64,7 +64,7 @@ def run(
         starter.end_with(control)
         loaded = _load(load, inherited)
         if loaded.context.bounds_programs:
-            _refuse_clients_uid(loaded.ids.uid, peer_credentials(control).uid)
+            _refuse_clients_uid(loaded.ids.uid, control)
         locked = _lock_down(loaded, drop=drop)
         starter.outlive(control)
         control.send(Encoder().encode([Reply.READY, locked.missing]))
@@ -270,9 +270,9 @@ def _supervisor(
     )
 
 
-def _refuse_clients_uid(uid: int | None, client: int) -> None:
+def _refuse_clients_uid(uid: int | None, control: socket.socket) -> None:
     """Raise if the daemon would run as its client: that could stop and limit it."""
-    if uid == client != 0:
+    if uid and uid == peer_credentials(control).uid:
         msg = (
             f"user= is uid {uid}, the client's own: processes of one user can stop "
             "each other and change each other's limits; give the daemon its own user"
