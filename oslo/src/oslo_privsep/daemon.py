@@ -254,7 +254,7 @@ def _change(call: Callable[[int], None], number: int) -> None:
     try:
         call(number)
     except OSError as error:
-        msg = f"{call.__name__}({number}): {error.strerror}"
+        msg = f"Failed to set {call.__name__.removeprefix('set')} {number}"
         raise FailedToDropPrivileges(msg) from error
 
 
