@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import msgpack
 import pytest
 from forks import Child
-from hostile import HELLO, PROMPTLY, Daemon
+from hostile import PROMPTLY, Daemon
+from service import Service, services
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
     from public_python import PublicPython
 
     import privsep
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0,
+    reason="needs root: a daemon does not let its own user in, and others it cannot be",
+)
+
+NET_ADMIN = 1 << 12
+OTHERS = 4_000_000_001  # a uid, a gid, that nobody has
 
 # What looking up users needs, and the dynamic loader.
 OF_ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime")
@@ -211,6 +220,22 @@ def manage(
         manager.close()
 
 
+@pytest.fixture
+def reach() -> Iterator[Callable[..., Service]]:
+    """Return a function that connects this process, which is root, to a daemon."""
+    reached: list[Service] = []
+
+    def connect_to(manager: Manager, name: str = "plain") -> Service:
+        service = services[name]
+        service.context.start("socket", path=manager.path, deadline=PROMPTLY)
+        reached.append(service)
+        return service
+
+    yield connect_to
+    for service in reached:
+        service.context.stop()
+
+
 class Peer(Daemon):
     """A hand-written client that has connected to a daemon, and was let in."""
 
@@ -222,12 +247,7 @@ class Peer(Daemon):
         self.pid = manager.pid
         self.control = connect(manager.path)
         assert greeting(self.control) == "ready"
-        self.log, daemons_log = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.log.settimeout(PROMPTLY)
-        with daemons_log:
-            self.send(HELLO, [daemons_log])
-        self.ping()
-        self._before = self.descriptors()
+        self._greet()
 
     def close(self) -> None:
         """Let go of all that it holds; the daemon stays."""

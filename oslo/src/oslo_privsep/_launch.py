@@ -7,6 +7,7 @@ user can reach; what connects there is the daemon's end of the control socket.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import selectors
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from privsep import StartError
 from privsep._client.forking import undivided
+from privsep._client.readiness import wait_until
 from privsep._start.handshake import wait_until_ready
 from privsep._start.process import ChildProcess, Launched
 from privsep._wire.descriptors import peer_credentials
@@ -58,6 +60,17 @@ def launch(engine: Engine) -> Launched:
 
 
 def _run(engine: Engine, words: list[str], listener: socket.socket) -> Launched:
+    helper, stderr = _spawn(words)
+    # Closed last: eventlet may tell of its number when another file has that already.
+    with io.FileIO(os.pidfd_open(helper.pid)) as end:
+        launched = _connected(engine, helper, end, listener, stderr)
+        what = f"{engine.owner} could not be started by {words[0]}"
+        _, launched = wait_until_ready(launched, what, "", DEADLINE)
+    return launched
+
+
+def _spawn(words: list[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start the helper; return it, and where it says what is wrong."""
     stderr, helpers = socket.socketpair()
     with helpers, undivided:
         try:
@@ -70,10 +83,26 @@ def _run(engine: Engine, words: list[str], listener: socket.socket) -> Launched:
         except BaseException:
             stderr.close()
             raise
+    return helper, stderr
+
+
+def _connected(
+    engine: Engine,
+    helper: subprocess.Popen[bytes],
+    end: io.FileIO,
+    listener: socket.socket,
+    stderr: socket.socket,
+) -> Launched:
+    """Return the daemon that connects; close `stderr` if there is none.
+
+    Raises:
+        StartError: as `_accept`.
+
+    """
     try:
-        control = _accept(engine, helper, listener, monotonic() + DEADLINE)
+        control = _accept(engine, helper, end, listener)
         pid = peer_credentials(control).pid
-        launched = Launched(control, stderr, ChildProcess(pid))
+        return Launched(control, stderr, ChildProcess(pid))
     except BaseException:
         with contextlib.suppress(PermissionError):  # root's: its starter has gone now
             helper.kill()
@@ -82,9 +111,6 @@ def _run(engine: Engine, words: list[str], listener: socket.socket) -> Launched:
         raise
     finally:
         _reap(helper)
-    what = f"{engine.owner} could not be started by {words[0]}"
-    _, launched = wait_until_ready(launched, what, "", DEADLINE)
-    return launched
 
 
 def _reap(helper: subprocess.Popen[bytes]) -> None:
@@ -98,8 +124,8 @@ def _reap(helper: subprocess.Popen[bytes]) -> None:
 def _accept(
     engine: Engine,
     helper: subprocess.Popen[bytes],
+    end: io.FileIO,
     listener: socket.socket,
-    deadline: float,
 ) -> socket.socket:
     """Return the connection of the daemon.
 
@@ -108,14 +134,10 @@ def _accept(
             of another user connected.
 
     """
-    pidfd = os.pidfd_open(helper.pid)
-    try:
-        with selectors.DefaultSelector() as selector:
-            selector.register(listener, selectors.EVENT_READ)
-            selector.register(pidfd, selectors.EVENT_READ)
-            ready = {key.fileobj for key, _ in selector.select(deadline - monotonic())}
-    finally:
-        os.close(pidfd)
+    with selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(end, selectors.EVENT_READ)
+        ready = wait_until(selector, monotonic() + DEADLINE)
     control = _connection(listener)
     if control is not None:
         return control

@@ -10,6 +10,7 @@ import signal
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
+from privsep._client.readiness import wait_until
 from privsep._start import meeting
 from privsep._wire.control import REPLY_SIZE, Reply
 from privsep._wire.values import decode
@@ -82,7 +83,7 @@ class _Words:
             selector.register(self.launched.control, selectors.EVENT_READ)
             selector.register(stderr, selectors.EVENT_READ)
             while selector.get_map():
-                ready = selector.select(max(0.0, deadline - monotonic()))
+                ready = wait_until(selector, deadline)
                 if not ready:
                     self.timed_out = reply is None
                     return reply

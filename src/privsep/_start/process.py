@@ -11,9 +11,11 @@ import signal
 import socket
 import subprocess
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from privsep._client.forking import undivided
+from privsep._client.readiness import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +36,7 @@ class ChildProcess:
 
     def wait(self, timeout: float) -> bool:
         """Wait for its end, `timeout` seconds at most; return whether it came."""
+        deadline = monotonic() + timeout
         with self._lock:
             if self._reaped:
                 return True
@@ -42,7 +45,7 @@ class ChildProcess:
             # Not select.poll(), which eventlet takes away.
             with selectors.DefaultSelector() as selector:
                 selector.register(pidfd, selectors.EVENT_READ)
-                if not selector.select(timeout):
+                if not wait_until(selector, deadline):
                     return False
         finally:
             os.close(pidfd)

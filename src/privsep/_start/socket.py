@@ -97,9 +97,7 @@ def _hold(path: str) -> int:
 
     """
     directory, name = os.path.split(path)
-    place = trust.walk_to_directory(directory)
-    above = place.take()
-    place.close()
+    above = trust.walk_to_directory(directory).take()
     try:
         held = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
     finally:

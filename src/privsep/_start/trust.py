@@ -52,8 +52,9 @@ class Place:
         self.status = status
 
     def close(self) -> None:
-        """Let it go."""
-        os.close(self._held)
+        """Let it go, unless it was taken."""
+        if self._held >= 0:
+            os.close(self._held)
 
     def open(self) -> int:
         """Return a descriptor to read this very file by, whatever its name is now.
@@ -66,7 +67,8 @@ class Place:
 
     def take(self) -> int:
         """Return the descriptor that holds it, for execve(2); it is the caller's."""
-        return os.dup(self._held)
+        held, self._held = self._held, -1
+        return held
 
 
 def walk(path: str, trusted: tuple[int, ...] | None = None) -> Place:
@@ -138,7 +140,7 @@ class _Walk:
         if name == "..":
             self.todo.pop()
             self._names[-1:] = []
-            self._hold(found)
+            self._hold(found, os.fstat(found))
             return
         try:
             status = os.fstat(found)
@@ -151,12 +153,12 @@ class _Walk:
             os.close(found)
             raise
         self._names.append(self.todo.pop())
-        self._hold(found)
+        self._hold(found, status)
 
-    def _hold(self, found: int) -> None:
+    def _hold(self, found: int, status: os.stat_result) -> None:
         os.close(self.held)
         self.held = found
-        self.status = os.fstat(found)
+        self.status = status
 
     def _follow(self, target: str) -> None:
         self._links += 1
@@ -165,7 +167,8 @@ class _Walk:
         self.todo[-1:] = target.split("/")[::-1]
         if target[:1] == "/":
             self._names.clear()
-            self._hold(os.open("/", _HOLD))
+            root = os.open("/", _HOLD)
+            self._hold(root, os.fstat(root))
 
 
 def trusted_users() -> tuple[int, ...]:

@@ -108,7 +108,7 @@ def _here(context: Context) -> Iterator[Finding]:
 
 def _annotations(context: Context) -> Iterator[Finding]:
     try:
-        context.check_annotations()
+        context.served_table()
     except StartError as error:
         yield _bad("annotation", str(error), "the daemon would not start")
 
@@ -299,7 +299,9 @@ def _may_start(said: rules.Rules, context: Context) -> Finding:
     elif more:
         text = f"capabilities in {said.path} does not have {describe(more)}"
     else:
-        return _good("sudo rules", f"nothing in {said.path} forbids it")
+        there = os.path.exists(said.path)
+        text = f"nothing in {said.path} forbids it" if there else f"no {said.path}"
+        return _good("sudo rules", text)
     return _bad("sudo rules", text, "root may add it there")
 
 
@@ -365,9 +367,10 @@ def _userns(context: Context, *, ready: bool) -> Iterator[Finding]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        said = "start('userns') would work, for development"
+        said = "start('userns') would not work"
         try:
             namespaces.enter(())
+            said = "start('userns') would work, for development"
         except namespaces.Forbidden as error:
             said = str(error)
         finally:

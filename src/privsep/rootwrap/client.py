@@ -20,6 +20,7 @@ from privsep import errors
 from privsep._client import forking
 from privsep._client.client import new_client
 from privsep._client.pending import NotStarted
+from privsep._client.readiness import wait_until
 from privsep._start.handshake import wait_until_ready
 from privsep._start.process import spawn
 from privsep._wire.frames import call_head
@@ -320,8 +321,7 @@ def _move(process: Process, exchange: Exchange, deadline: float) -> bool:
             selector.register(descriptor, selectors.EVENT_WRITE, action)
         selector.register(process, selectors.EVENT_READ, process.take_end)
         while selector.get_map():
-            left = None if deadline == math.inf else max(0.0, deadline - monotonic())
-            ready = selector.select(left)
+            ready = wait_until(selector, deadline)
             if not ready:
                 return False
             for key, _ in ready:

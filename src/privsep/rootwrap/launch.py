@@ -16,6 +16,7 @@ from _signal import (  # type: ignore[import-not-found]  # it has no stubs
     SIGPIPE,
     SIGXFSZ,
     signal,
+    valid_signals,
 )
 
 from privsep.rootwrap import log
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Ignored by the daemon, and by Python; what is ignored stays so over an exec.
 _IGNORED = (SIGINT, SIGPIPE, SIGXFSZ)
+#: Naming each saves posix_spawn(3) of glibc 2.36 the question how it is handled.
+_ALL = valid_signals()
 
 
 def launch(verdict: Verdict, streams: Sequence[int], policy: Policy) -> int | None:
@@ -79,7 +82,7 @@ def _spawn(program: Executable, verdict: Verdict, streams: Sequence[int]) -> int
         verdict.environment,
         file_actions=[(os.POSIX_SPAWN_DUP2, *pair) for pair in kept],
         setpgroup=0,
-        setsigdef=_IGNORED,
+        setsigdef=_ALL,
     )
 
 

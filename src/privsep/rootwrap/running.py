@@ -17,6 +17,8 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
+from privsep._client.readiness import wait_until
+
 if TYPE_CHECKING:
     import socket
     from types import TracebackType
@@ -214,8 +216,7 @@ def _is_readable(call: PendingCall, until: float) -> bool:
     """Wait, `until` then at most; return whether the reply has begun to come."""
     with selectors.DefaultSelector() as selector:
         selector.register(call, selectors.EVENT_READ)
-        left = None if until == math.inf else max(0.0, until - monotonic())
-        return bool(selector.select(left))
+        return bool(wait_until(selector, until))
 
 
 async def _readable(call: PendingCall | None) -> None:

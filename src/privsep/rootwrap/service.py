@@ -47,10 +47,10 @@ class Caller:
 
         """
         uid, gid, groups = self._ids
-        own = os.geteuid(), os.getegid(), os.getgroups()
-        if uid == 0 or own[0] != 0:
+        if uid == 0 or os.geteuid() != 0:
             os.fchdir(directory)
             return
+        own = os.geteuid(), os.getegid(), os.getgroups()
         os.setgroups(groups)
         os.setegid(gid)
         os.seteuid(uid)
