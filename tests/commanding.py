@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from observe import wait_for_end
 from wrapping import ENDS_WITHIN, Wrapped
 
 import privsep
@@ -137,10 +138,7 @@ def wait_until_gone(pid: int) -> None:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    assert poll.poll(ENDS_WITHIN * 1000), f"process {pid} goes on"
-    os.close(pidfd)
+    wait_for_end(pidfd)
 
 
 def daemon_of(client: Client) -> int:
@@ -150,12 +148,6 @@ def daemon_of(client: Client) -> int:
     """
     shown = client.execute(["sh", "-c", "grep ^PPid: /proc/$PPID/status"]).stdout
     return int(shown.removeprefix("PPid:"))
-
-
-def children(pid: int) -> list[int]:
-    """Return the living and dead children of a process."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 @contextmanager

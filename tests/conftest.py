@@ -19,6 +19,7 @@ import pytest
 pytest.register_assert_rewrite("hostile", "observe")
 
 # ruff: noqa: E402 - what is rewritten must not be imported before
+import procfs
 from public_python import (  # noqa: F401 - fixtures of the whole suite
     PublicPython,
     doas_rule,
@@ -58,27 +59,6 @@ def pytest_configure(config: pytest.Config) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _children() -> set[int]:
-    """Return the living and dead processes whose parent is this one."""
-    pids: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        try:
-            pids.update(map(int, (task / "children").read_text().split()))
-        except FileNotFoundError:  # a thread that has ended in between
-            continue
-    return pids
-
-
-def _descriptors() -> dict[int, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:  # the listing's own
-            continue
-    return found
-
-
 def _temporary_names() -> set[str]:
     """Return what is in this run's directory, and what of privsep is elsewhere."""
     own = tempfile.gettempdir()
@@ -116,7 +96,7 @@ def _command(pid: int) -> str:
 def _leaked_processes(before: set[int]) -> list[str]:
     """Wait for new children to end, reap them, and return those that did not."""
     leaked = []
-    for pid in _children() - before:
+    for pid in procfs.children() - before:
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -137,9 +117,9 @@ def _leaked_processes(before: set[int]) -> list[str]:
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> Iterator[None]:
     """Fail a test after which something is left that was not there before."""
-    children = _children()
+    children = procfs.children()
     threads = set(threading.enumerate())
-    descriptors = _descriptors()
+    descriptors = procfs.open_files()
     names = _temporary_names()
     yield
     leaked = _leaked_processes(children)
@@ -147,7 +127,7 @@ def leaves_nothing_behind() -> Iterator[None]:
         thread.join(_END_WITHIN)
         if thread.is_alive():
             leaked.append(f"thread {thread.name}")
-    now = _descriptors()
+    now = procfs.open_files()
     leaked += [
         f"descriptor {number}: {now[number]}"
         for number in now.keys() - descriptors.keys()

@@ -13,6 +13,7 @@ def _importing(module: str) -> privsep.Context:
 
 raises = _importing("raises")
 exits = _importing("exits")
+leaves = _importing("leaves")
 killed = _importing("killed")
 hangs = privsep.Context(
     "hangs",
@@ -22,6 +23,8 @@ hangs = privsep.Context(
 )
 absent = _importing("absent")
 starts = _importing("starts")
+enters = _importing("enters")
+asks = _importing("asks")
 no_such_user = privsep.Context(
     "no_such_user", capabilities=[], user="privsep-nobody-has-this-name"
 )

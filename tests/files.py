@@ -10,6 +10,8 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any
 
+from procfs import open_files
+
 import privsep
 
 if TYPE_CHECKING:
@@ -100,13 +102,7 @@ def return_file_and_too_much() -> object:
 
 
 def descriptors() -> list[str]:
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{name}"))
-        except FileNotFoundError:  # the listing's own
-            continue
-    return found
+    return [*open_files().values()]
 
 
 def wait_for_end(pidfd: privsep.Fd) -> bool:

@@ -1,7 +1,5 @@
 """Contexts of which units and rules are generated: each asks for other things."""
 
-import subprocess
-
 import privsep
 
 plain = privsep.Context("plain", capabilities=[], timeout=5.0)
@@ -44,11 +42,6 @@ def long() -> None: ...
 
 @writer.entrypoint
 def write() -> None: ...
-
-
-@boxed.entrypoint
-def run_program(*words: str) -> str:
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 @network.entrypoint

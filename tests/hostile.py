@@ -10,19 +10,23 @@ import os
 import select
 import socket
 import struct
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
 import msgpack
-from observe import wait_for_rest
+import pytest
+import target
+from conftest import METHOD
+from observe import Release, wait_for_rest
 
 from privsep._start import fork, methods, process
 from privsep.context import StartOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import privsep
 
@@ -33,6 +37,7 @@ CALL_HEADER = struct.Struct("!diH")
 FATE = struct.Struct("!BiI")
 CALL, RET, ERR, LOG, BYE, ATTACH, SEGMENTS = 1, 2, 3, 4, 5, 6, 13
 ITEM, END, NEXT, SEND, THROW, CLOSE = 7, 8, 9, 10, 11, 12
+SOCKET, FILE, BARE = 32, 33, 34  # what a message claims of descriptors
 ENDED, OVERRAN, RUNS_ON, NOT_STARTED, TOO_MANY, NO_WORKER = 1, 2, 3, 4, 5, 6
 
 #: Seconds: what hangs shall not block for ever.  Calls have twice as long, so what
@@ -181,14 +186,17 @@ class Daemon:
         (self.daemons_end,) = copies
         self.pid: int = launched.process.pid
         self._lines: list[Line] = []
+        self._greet()
+
+    # -- what an honest client does --------------------------------------------
+
+    def _greet(self) -> None:
         self.log, daemons_log = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.log.settimeout(PROMPTLY)
         with daemons_log:
             self.send(HELLO, [daemons_log])
         self.ping()
         self._before = self.descriptors()
-
-    # -- what an honest client does --------------------------------------------
 
     def send(
         self, data: bytes, sockets: Sequence[int | socket.socket | IO[Any]]
@@ -341,3 +349,62 @@ def wait_for_end(sock: socket.socket) -> None:
     poll = select.poll()
     poll.register(sock, select.POLLHUP)
     assert poll.poll(PROMPTLY * 1000)
+
+
+def bare(place: int) -> msgpack.ExtType:
+    """Return the place that a message claims for a descriptor."""
+    return msgpack.ExtType(BARE, struct.pack("!H", place))
+
+
+def send_with(
+    line: Line, body: bytes, descriptors: list[int], kind: int = CALL
+) -> None:
+    """Send a frame, and descriptors along with it."""
+    frame = HEADER.pack(len(body), kind) + body
+    taken = socket.send_fds(line.channel, [frame], descriptors)
+    if taken < len(frame):
+        line.channel.sendall(frame[taken:])
+
+
+@pytest.fixture(params=["processes", "threads"])
+def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
+    """The daemon of each of two contexts in `target`."""
+    daemon = Daemon(getattr(target, request.param), METHOD)
+    yield daemon
+    daemon.close()
+
+
+@pytest.fixture
+def open_daemon() -> Iterator[Callable[[str], Daemon]]:
+    """Start the daemon of one of the contexts in `target`."""
+    with ExitStack() as stack:
+
+        def start(name: str) -> Daemon:
+            daemon = Daemon(getattr(target, name), METHOD)
+            stack.callback(daemon.close)
+            return daemon
+
+        yield start
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Iterator[Release]:
+    """A fifo that keeps the calls of `wait_for_end`."""
+    with Release(tmp_path) as release:
+        yield release
+
+
+@pytest.fixture
+def held() -> Iterator[ExitStack]:
+    """What a test opens besides; closed at its end."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def pair_of(held: ExitStack, kind: int) -> tuple[socket.socket, socket.socket]:
+    """Return a pair of sockets that is closed at the end of the test."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    held.enter_context(ours)
+    held.enter_context(theirs)
+    ours.settimeout(PROMPTLY)
+    return ours, theirs

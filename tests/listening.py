@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgpack
 import pytest
 from forks import Child
-from hostile import HELLO, PROMPTLY, Daemon
+from hostile import PROMPTLY, Daemon
 from service import Service, services
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ NET_ADMIN = 1 << 12
 OTHERS = 4_000_000_001  # a uid, a gid, that nobody has
 
 # What looking up users needs, and the dynamic loader.
-_OF_ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime")
+OF_ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime")
 
 # The socket comes as standard input, and is passed on as systemd does.  A shell that
 # becomes the daemon keeps the pid for which it is meant.
@@ -179,7 +179,7 @@ def make_etc(place: Path, variable: str, admission: str) -> Path:
     etc = place / "etc"
     contexts = etc / "privsep" / "contexts.d"
     contexts.mkdir(parents=True)
-    for name in _OF_ETC:
+    for name in OF_ETC:
         if os.path.exists(f"/etc/{name}"):
             shutil.copy(f"/etc/{name}", etc / name)
     if admission:
@@ -247,12 +247,7 @@ class Peer(Daemon):
         self.pid = manager.pid
         self.control = connect(manager.path)
         assert greeting(self.control) == "ready"
-        self.log, daemons_log = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.log.settimeout(PROMPTLY)
-        with daemons_log:
-            self.send(HELLO, [daemons_log])
-        self.ping()
-        self._before = self.descriptors()
+        self._greet()
 
     def close(self) -> None:
         """Let go of all that it holds; the daemon stays."""

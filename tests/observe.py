@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import select
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Self
 
+import procfs
+import pytest
 from conftest import METHOD
 from forks import fork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
+
+    from workload import Workload
+
+    import privsep
 
 WITHIN = 60.0  # seconds: what hangs shall not block for ever; load does not matter
 
@@ -76,6 +83,13 @@ class Fifo:
         raise AssertionError(msg)
 
 
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[Fifo]:
+    """What a call holds as long as it lasts."""
+    with Fifo(tmp_path, "held") as fifo:
+        yield fifo
+
+
 class Release:
     """A fifo whose readers go on when the test says so, or at its end."""
 
@@ -100,13 +114,7 @@ class Release:
 
 def children(pid: int) -> set[int]:
     """Return the children of a process that have not ended."""
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            found.update(map(int, (task / "children").read_text().split()))
-        except FileNotFoundError:  # a thread that has ended in between
-            continue
-    return {child for child in found if not _has_ended(child)}
+    return {child for child in procfs.children(pid) if not _has_ended(child)}
 
 
 def _has_ended(pid: int) -> bool:
@@ -221,3 +229,24 @@ class Threads:
             thread.join(max(0.0, end - monotonic()))
             assert not thread.is_alive(), f"a thread runs after {within} s"
         return self._outcomes
+
+
+@contextmanager
+def call_running(service: Workload, held: Fifo, directory: Path) -> Generator[None]:
+    """Have a call run that has begun, and then ends well."""
+    with Release(directory) as release:
+        call = Threads([lambda: service.hold_until(held.path, release.path)])
+        held.read_line()
+        yield
+        release.let_go()
+        assert call.outcomes() == ["go"]
+
+
+def begin_to_stop(context: privsep.Context) -> Threads:
+    """Stop a context in a thread; return when it has begun, for which is no event."""
+    client = context.client
+    assert client is not None
+    stopping = Threads([context.stop])
+    while client._connection is not None:
+        os.sched_yield()
+    return stopping

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -24,7 +25,7 @@ import scripts
 
 if TYPE_CHECKING:
     import pwd
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 _LAUNCHER_NAME = "privsep-daemon"
 _COMMAND_NAME = "privsep"
@@ -148,7 +149,7 @@ def _run(*words: str) -> None:
     assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
 
 
-def _need(*programs: str) -> None:
+def need(*programs: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can make another user and its rules")
     for program in programs:
@@ -159,7 +160,7 @@ def _need(*programs: str) -> None:
 @pytest.fixture(scope="session")
 def unprivileged_user() -> Iterator[str]:
     """The name of a user that exists as long as the session."""
-    _need("useradd", "userdel")
+    need("useradd", "userdel")
     name = f"privsep-t{os.getpid()}"
     _run("useradd", "--no-create-home", "--user-group", "--shell", "/bin/sh", name)
     yield name
@@ -174,6 +175,36 @@ def user_entry(unprivileged_user: str) -> pwd.struct_passwd:
     return pwd.getpwnam(unprivileged_user)
 
 
+@contextmanager
+def etc_locked(how: int) -> Generator[None]:
+    """Take /etc for oneself (LOCK_EX), or keep others from doing so (LOCK_SH).
+
+    What it says holds for all that run beside this.
+    """
+    etc = os.open("/etc", os.O_RDONLY)
+    try:
+        fcntl.flock(etc, how)
+        yield
+    finally:
+        os.close(etc)
+
+
+@contextmanager
+def sudoers(name: str, *lines: str) -> Generator[None]:
+    """Have sudo read these lines."""
+    file = _SUDOERS / name
+    draft = file.with_suffix(".draft")  # sudo reads no name with a dot
+    try:
+        draft.write_text("".join(f"{line}\n" for line in lines))
+        draft.chmod(0o440)
+        _run("visudo", "-c", "-f", str(draft))
+        draft.rename(file)
+        yield
+    finally:
+        draft.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
+
+
 @pytest.fixture
 def sudoers_rule(
     unprivileged_user: str, public_python: PublicPython
@@ -182,25 +213,18 @@ def sudoers_rule(
 
     Which is said by the variable of a context, or by the words of a command.
     """
-    _need("sudo", "visudo")
-    file = _SUDOERS / unprivileged_user
+    need("sudo", "visudo")
+    with etc_locked(fcntl.LOCK_SH), ExitStack() as stack:
 
-    def allow(daemon: str | list[str]) -> None:
-        words = [public_python.launcher, daemon] if isinstance(daemon, str) else daemon
-        command = " ".join(words).replace(":", r"\:")
-        rule = f"{unprivileged_user} ALL=(root) NOPASSWD: {command}\n"
-        with tempfile.NamedTemporaryFile("w") as draft:
-            draft.write(rule)
-            draft.flush()
-            _run("visudo", "-c", "-f", draft.name)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440)
-        with open(descriptor, "w") as opened:
-            opened.write(rule)
+        def allow(daemon: str | list[str]) -> None:
+            words = (
+                [public_python.launcher, daemon] if isinstance(daemon, str) else daemon
+            )
+            command = " ".join(words).replace(":", r"\:")
+            rule = f"{unprivileged_user} ALL=(root) NOPASSWD: {command}"
+            stack.enter_context(sudoers(unprivileged_user, rule))
 
-    try:
         yield allow
-    finally:
-        file.unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -208,25 +232,23 @@ def doas_rule(
     unprivileged_user: str, public_python: PublicPython
 ) -> Iterator[Callable[[str], None]]:
     """A function that lets the user start one context's daemon through doas."""
-    _need("doas")
-    etc = os.open(_DOAS_CONF.parent, os.O_RDONLY)
-    fcntl.flock(etc, fcntl.LOCK_EX)  # it is one file for all that run beside this
-    before = _DOAS_CONF.read_bytes() if _DOAS_CONF.exists() else None
+    need("doas")
+    with etc_locked(fcntl.LOCK_EX):  # doas has one file for all
+        before = _DOAS_CONF.read_bytes() if _DOAS_CONF.exists() else None
 
-    def allow(variable: str) -> None:
-        rule = (
-            f"permit nopass {unprivileged_user} as root "
-            f"cmd {public_python.launcher} args {variable}\n"
-        )
-        _DOAS_CONF.write_text(rule)
-        _DOAS_CONF.chmod(0o400)
-        _run("doas", "-C", str(_DOAS_CONF))
+        def allow(variable: str) -> None:
+            rule = (
+                f"permit nopass {unprivileged_user} as root "
+                f"cmd {public_python.launcher} args {variable}\n"
+            )
+            _DOAS_CONF.write_text(rule)
+            _DOAS_CONF.chmod(0o400)
+            _run("doas", "-C", str(_DOAS_CONF))
 
-    try:
-        yield allow
-    finally:
-        if before is None:
-            _DOAS_CONF.unlink(missing_ok=True)
-        else:
-            _DOAS_CONF.write_bytes(before)
-        os.close(etc)
+        try:
+            yield allow
+        finally:
+            if before is None:
+                _DOAS_CONF.unlink(missing_ok=True)
+            else:
+                _DOAS_CONF.write_bytes(before)

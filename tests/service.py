@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from procfs import open_files
+
 import privsep
 from privsep._lockdown import libc
 
@@ -157,9 +159,7 @@ def own_file(path: str) -> tuple[int, int]:
 
 def sockets() -> list[str]:
     """The sockets that the worker has open."""
-    names = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
-    links = [os.readlink(name) for name in names if os.path.lexists(name)]
-    return [link for link in links if link.startswith("socket:")]
+    return [name for name in open_files().values() if name.startswith("socket:")]
 
 
 def try_to(what: str, whom: Any) -> str:

@@ -6,20 +6,11 @@ import os
 import resource
 from pathlib import Path
 
+from procfs import open_files
+
 import privsep
 
-
-def _open_files() -> dict[int, str]:
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except FileNotFoundError:  # the listing's own
-            continue
-    return found
-
-
-WHEN_IMPORTED = _open_files()
+WHEN_IMPORTED = open_files()
 
 context = privsep.Context(
     "surroundings", capabilities=[], environment=["PRIVSEP_TEST_KEPT"], timeout=120.0
@@ -33,7 +24,7 @@ def open_when_imported() -> dict[int, str]:
 
 @context.entrypoint
 def open_now() -> dict[int, str]:
-    return _open_files()
+    return open_files()
 
 
 @context.entrypoint

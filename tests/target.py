@@ -11,6 +11,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from procfs import open_files
+
 import privsep
 
 if TYPE_CHECKING:
@@ -80,13 +82,7 @@ def _helper() -> str:  # pyright: ignore[reportUnusedFunction] - by its name onl
 
 def open_descriptors() -> list[str]:
     """What this process has open, as the kernel names it."""
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{name}"))
-        except FileNotFoundError:  # the listing's own
-            continue
-    return found
+    return [*open_files().values()]
 
 
 def process_id() -> int:

@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING
 
 import awaited
 import pytest
-from observe import Fifo, Forked, daemon_pid, kill
+from observe import Fifo, Forked, daemon_pid, held, kill
 from service import services
 from streaming import Color, Point
 
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
     from typing import Any, TypeAlias
 
     from awaited import Awaited
 
     Start: TypeAlias = Callable[..., Awaited]
+
+__all__ = ["held"]
 
 
 @pytest.fixture(params=["awaited", "awaited-threads"])
@@ -37,12 +39,6 @@ def service(start: Start, request: pytest.FixtureRequest) -> Awaited:
 @pytest.fixture
 def processes(start: Start) -> Awaited:
     return start("awaited")
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[Fifo]:
-    with Fifo(tmp_path, "held") as fifo:
-        yield fifo
 
 
 def run(coroutine: Coroutine[Any, Any, object]) -> Any:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from audited import (
+    audited,
     ended,
     missing,
     now,
     peer,
     read,
-    start_audited,
     wait_for_line,
     writer_pid,
 )
@@ -27,17 +27,12 @@ import privsep
 from privsep._wire.frames import call_head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from audited import Start
     from service import Service
 
-
-@pytest.fixture
-def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Return a function that starts a service with an audit."""
-    yield from start_audited(tmp_path, monkeypatch)
+__all__ = ["audited"]
 
 
 @pytest.mark.parametrize("isolation", ["process", "thread"])

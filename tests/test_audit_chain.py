@@ -10,21 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from audited import read, start_audited
+from audited import audited, read
 
 from privsep.audit import Chain, Misfit, format_head, verify
 from privsep.audit import main as audit_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from audited import Start
 
-
-@pytest.fixture
-def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Return a function that starts a service with an audit."""
-    yield from start_audited(tmp_path, monkeypatch)
+__all__ = ["audited"]
 
 
 @pytest.fixture

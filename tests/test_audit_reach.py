@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 from audited import (
     OtherClient,
+    audited,
     complete,
     ended,
     missing,
     only_root,
     peer,
     read,
-    start_audited,
     stopped,
     wait_for,
     wait_for_line,
@@ -27,15 +27,9 @@ from audited import (
 from conftest import METHOD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from audited import Audited, Start
 
-
-@pytest.fixture
-def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Return a function that starts a service with an audit."""
-    yield from start_audited(tmp_path, monkeypatch)
+__all__ = ["audited"]
 
 
 @pytest.fixture

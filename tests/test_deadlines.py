@@ -12,31 +12,32 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 import pytest
+import workload  # noqa: F401 - it adds its services
 from conftest import IS_ROOT
-from observe import WITHIN, Fifo, Forked, Release, Threads, daemon_pid
+from observe import (
+    WITHIN,
+    Fifo,
+    Forked,
+    Release,
+    Threads,
+    call_running,
+    daemon_pid,
+    held,
+)
 
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from workload import Workload
 
     Start = Callable[[str], Workload]
 
+__all__ = ["held"]
+
 LONG = 2 * WITHIN  #: seconds; what ends with it only has not been ended
-
-
-@pytest.fixture(autouse=True)
-def _workload() -> None:
-    import workload  # noqa: F401 - it adds its services
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[Fifo]:
-    with Fifo(tmp_path, "held") as fifo:
-        yield fifo
 
 
 def in_time(call: Callable[[], object]) -> None:
@@ -196,14 +197,20 @@ def test_the_daemon_can_be_stopped_while_a_detached_child_lives(
 # -- thread workers ----------------------------------------------------------------
 
 
-def test_a_thread_that_overruns_goes_on_and_the_error_says_so(
-    start: Start, held: Fifo, tmp_path: Path
-) -> None:
+@pytest.fixture
+def brisk_threads(start: Start) -> Workload:
+    """A service that has a thread, so that a call begins at once."""
     service = start("brisk-threads")
-    service.patient_sleep(0)  # a worker is there, and begins at once
+    service.patient_sleep(0)
+    return service
+
+
+def test_a_thread_that_overruns_goes_on_and_the_error_says_so(
+    brisk_threads: Workload, held: Fifo, tmp_path: Path
+) -> None:
     with Release(tmp_path) as release:
         with pytest.raises(privsep.CallTimeout, match="it goes on running in its"):
-            service.hold_until(held.path, release.path)
+            brisk_threads.hold_until(held.path, release.path)
         assert held.read_line()
         assert held.is_held()
         release.let_go()
@@ -241,27 +248,23 @@ def _be_interrupted(service: Workload, held: Fifo, release: Release) -> None:
 
 
 def test_other_calls_go_on_while_a_thread_overruns(
-    start: Start, held: Fifo, tmp_path: Path
+    brisk_threads: Workload, held: Fifo, tmp_path: Path
 ) -> None:
-    service = start("brisk-threads")
-    service.patient_sleep(0)  # a worker is there, and begins at once
     with Release(tmp_path) as release:
         with pytest.raises(privsep.CallTimeout):
-            service.hold_until(held.path, release.path)
-        assert [service.patient_sleep(0) for _ in range(10)] == ["slept"] * 10
+            brisk_threads.hold_until(held.path, release.path)
+        assert [brisk_threads.patient_sleep(0) for _ in range(10)] == ["slept"] * 10
         release.let_go()
         held.wait_until_let_go()
 
 
 def test_a_thread_that_never_gives_up_the_interpreter_still_ends_the_call(
-    start: Start, held: Fifo
+    brisk_threads: Workload, held: Fifo
 ) -> None:
-    service = start("brisk-threads")
-    service.patient_sleep(0)  # a worker is there, and begins at once
     # On a busy machine the deadline may pass before the interpreter is held.
     late = "the daemon is stopped|it goes on running"
     with pytest.raises(privsep.CallTimeout, match=late):
-        service.hold_the_interpreter(held.path)
+        brisk_threads.hold_the_interpreter(held.path)
     held.read_line()
     os.kill(daemon_pid(), signal.SIGKILL)
     held.wait_until_let_go()
@@ -313,13 +316,11 @@ def test_a_call_that_gets_no_worker_in_time_says_that_it_did_not_start(
     start: Start, held: Fifo, tmp_path: Path, name: str
 ) -> None:
     service = start(name)
-    with Release(tmp_path) as release:
-        other = Threads([lambda: service.hold_until(held.path, release.path)])
-        held.read_line()
-        with pytest.raises(privsep.CallTimeout, match="did not start in time"):
-            service.short_sleep(0)
-        release.let_go()
-        assert other.outcomes() == ["go"]
+    with (
+        call_running(service, held, tmp_path),
+        pytest.raises(privsep.CallTimeout, match="did not start in time"),
+    ):
+        service.short_sleep(0)
 
 
 @pytest.mark.parametrize("name", ["lonely", "lonely-threads"])
@@ -332,21 +333,15 @@ def test_a_call_of_another_process_that_gets_no_worker_says_so_too(
         with pytest.raises(privsep.CallTimeout, match="did not start in time"):
             service.short_sleep(0)
 
-    with Release(tmp_path) as release:
-        other = Threads([lambda: service.hold_until(held.path, release.path)])
-        held.read_line()
+    with call_running(service, held, tmp_path):
         assert Forked(wait_in_vain).wait() == 0
-        release.let_go()
-        assert other.outcomes() == ["go"]
 
 
 def test_waiting_for_a_worker_counts_toward_the_deadline(
     start: Start, held: Fifo, tmp_path: Path
 ) -> None:
     service = start("lonely")
-    with Release(tmp_path) as release:
-        other = Threads([lambda: service.hold_until(held.path, release.path)])
-        held.read_line()
+    with call_running(service, held, tmp_path):
         waiting = Threads([lambda: service.short_sleep(0.29)])
         client = service.context.client
         assert client is not None
@@ -354,10 +349,8 @@ def test_waiting_for_a_worker_counts_toward_the_deadline(
         while not pool._turns and not waiting.has_ended():
             os.sched_yield()
         select.select([], [], [], 0.05)  # so much of its 0.3 seconds is gone
-        release.let_go()
-        assert other.outcomes() == ["go"]
-        (outcome,) = waiting.outcomes()
-        assert isinstance(outcome, privsep.CallTimeout)
+    (outcome,) = waiting.outcomes()
+    assert isinstance(outcome, privsep.CallTimeout)
 
 
 # -- who enforces it ---------------------------------------------------------------
@@ -496,10 +489,8 @@ def test_an_overrun_after_an_idle_gap_is_found(
     service = start("brisk")
 
     def call() -> None:
-        import time
-
         in_time(lambda: service.echo(1))
-        time.sleep(gap)
+        sleep(gap)
         service.hold(held.path, LONG)
 
     _assert_killed_in_time(call, held)
@@ -513,11 +504,9 @@ def test_a_stopped_clients_short_call_after_long_ones_is_ended_by_the_supervisor
     service = start("leisurely")
 
     def call() -> None:
-        import time
-
         service.echo(1)
         in_time(lambda: service.short_sleep(0))
-        time.sleep(gap)
+        sleep(gap)
         service.echo(1)
         service.short_hold(held.path, LONG)
 

@@ -355,6 +355,11 @@ def test_a_call_in_the_daemon_to_another_context_is_refused_with_the_remedy(
     assert "call it from the service" in str(caught.value)
 
 
+def test_an_entrypoint_that_asks_for_the_status_starts_no_daemon(running: str) -> None:
+    with pytest.raises(privsep.StartError, match="a daemon starts no daemon"):
+        declared.calls[running, "ask_status"]()
+
+
 def test_defaults_keywords_and_stars_work_as_in_a_local_call(running: str) -> None:
     call = declared.calls[running, "stars"]
     assert call(1, 2, 3, four=4) == [1, 2, (3,), 5, {"four": 4}]

@@ -226,12 +226,90 @@ def test_what_the_daemon_itself_would_lack_is_told(
 
 
 def test_an_audit_file_that_the_user_may_not_write_is_told(
-    examine: Callable[..., Answer], installed: Callable[[str], Path]
+    examine: Callable[..., Answer],
+    installed: Callable[[str], Path],
+    user_entry: pwd.struct_passwd,
 ) -> None:
     installed('capabilities=[], audit=privsep.Audit("/etc/x.jsonl")')
     answer = examine("examined:X")
     assert not answer.works
-    assert answer.says("audit file", "no", "/etc is not for this user to write")
+    said = f"/etc is not for uid {user_entry.pw_uid} to write"
+    assert answer.says("audit file", "no", said)
+
+
+@pytest.fixture
+def logs(installed: Callable[[str], Path], public_path: Path) -> Path:
+    """The directory of the audit of `examined:X`."""
+    directory = public_path / "logs"
+    directory.mkdir(mode=0o755)
+    installed(f'capabilities=[], audit=privsep.Audit("{directory}/calls.jsonl")')
+    return directory
+
+
+def test_a_directory_of_somebody_else_is_not_for_root_s_writer_either(
+    examine: Callable[..., Answer], logs: Path, user_entry: pwd.struct_passwd
+) -> None:
+    assert examine("examined:X", become=()).works
+    (logs / "calls.jsonl").unlink()
+    (logs / "calls.jsonl.head").unlink()
+    os.chown(logs, user_entry.pw_uid, user_entry.pw_gid)
+    answer = examine("examined:X", become=())
+    assert not answer.works
+    assert answer.says("audit file", "no", f"{logs} is not for uid 0 to write")
+    assert answer.says("audit file", "no", "as uid 0, without capabilities")
+
+
+@pytest.mark.parametrize("name", ["calls.jsonl", "calls.jsonl.head"])
+def test_a_file_of_somebody_else_is_no_audit_of_root_s(
+    examine: Callable[..., Answer],
+    logs: Path,
+    user_entry: pwd.struct_passwd,
+    name: str,
+) -> None:
+    file = logs / name
+    file.touch(0o600)
+    os.chown(file, user_entry.pw_uid, user_entry.pw_gid)
+    for mode, words in (
+        (0o600, f"{file} is not for uid 0 to write"),
+        (0o606, f"{file} belongs to uid {user_entry.pw_uid}"),
+    ):
+        file.chmod(mode)
+        answer = examine("examined:X", become=())
+        assert not answer.works
+        assert answer.says("audit file", "no", words)
+    os.chown(file, 0, 0)
+    file.chmod(0o620)
+    answer = examine("examined:X", become=())
+    assert not answer.works
+    assert answer.says("audit file", "no", f"{file} is for others to write (mode 0620)")
+
+
+@needs_sudo
+def test_the_audit_of_a_daemon_behind_sudo_is_root_s_to_write(
+    examine: Callable[..., Answer],
+    installed: Callable[[str], Path],
+    logs: Path,
+    sudoers_rule: Callable[[str], None],
+    user_entry: pwd.struct_passwd,
+) -> None:
+    audit = f'audit=privsep.Audit("{logs}/beneath/calls.jsonl")'
+    installed(f'capabilities=["CAP_CHOWN"], {audit}')
+    sudoers_rule("examined:X")
+    beneath = logs / "beneath"
+    beneath.mkdir(mode=0o755)
+    answer = examine("examined:X")
+    assert answer.works, answer.text
+    os.chown(logs, user_entry.pw_uid, user_entry.pw_gid)
+    logs.chmod(0o700)  # so root may not even look for it, without a capability
+    answer = examine("examined:X")
+    assert not answer.works
+    assert answer.says("audit file", "no", "is not for uid 0 to write")
+    logs.chmod(0o755)
+    os.chown(beneath, user_entry.pw_uid, user_entry.pw_gid)
+    (beneath / "calls.jsonl").unlink()
+    answer = examine("examined:X")
+    assert not answer.works
+    assert answer.says("audit file", "no", f"{beneath} is not for uid 0 to write")
 
 
 def test_userns_would_not_work_with_a_user(

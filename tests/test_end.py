@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from observe import WITHIN, Fifo, Release, daemon_pid
+from procfs import open_files
 
 import privsep
 import scripts
@@ -53,11 +54,9 @@ _BY_THE_KERNEL = re.compile("@[0-9a-f]{5}")  # of sockets that pass credentials
 
 def names_of_sockets(pid: int) -> list[str]:
     """Return the names that a process gave its sockets, if we may see what it has."""
-    files = set()
+    files: set[str] = set()
     with suppress(PermissionError):  # a daemon's are for root to see
-        for number in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(FileNotFoundError):  # it was closed in between
-                files.add(os.readlink(f"/proc/{pid}/fd/{number}"))
+        files.update(open_files(pid).values())
     with open("/proc/net/unix") as file:
         rows = [line.split() for line in file]
     names = [row[7] for row in rows if len(row) > 7 and f"socket:[{row[6]}]" in files]

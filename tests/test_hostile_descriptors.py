@@ -16,30 +16,29 @@ import pytest
 import target
 from conftest import IS_ROOT, METHOD
 from hostile import (
+    ATTACH,
+    BARE,
     BYE,
     CALL,
+    FILE,
     HEADER,
+    SOCKET,
     Answer,
     Daemon,
     Line,
+    bare,
     call_body,
+    daemon,
     pack,
     read_answer,
+    send_with,
     wait_for_end,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ATTACH = 6
-SOCKET, FILE, BARE = 32, 33, 34
-
-
-@pytest.fixture(params=["processes", "threads"])
-def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
-    daemon = Daemon(getattr(target, request.param), METHOD)
-    yield daemon
-    daemon.close()
+__all__ = ["daemon"]
 
 
 class Sent:
@@ -68,10 +67,6 @@ def sent(request: pytest.FixtureRequest) -> Iterator[Sent]:
     sent.close()
 
 
-def bare(place: int) -> msgpack.ExtType:
-    return msgpack.ExtType(BARE, struct.pack("!H", place))
-
-
 def file(place: int, layer: int = 0, encoding: int = 0, errors: int = 0) -> object:
     return msgpack.ExtType(FILE, struct.pack("!HBBB", place, layer, encoding, errors))
 
@@ -84,15 +79,6 @@ def attach(line: Line) -> None:
     """Announce descriptors, and wait until the worker is ready for them."""
     line.send_frame(ATTACH, b"")
     assert line.receive_frame() == (ATTACH, b"")
-
-
-def send_with(
-    line: Line, body: bytes, descriptors: list[int], kind: int = CALL
-) -> None:
-    frame = HEADER.pack(len(body), kind) + body
-    taken = socket.send_fds(line.channel, [frame], descriptors)
-    if taken < len(frame):
-        line.channel.sendall(frame[taken:])
 
 
 def ask_with(

@@ -21,18 +21,19 @@ from hostile import (
     REQUEST,
     TOO_MANY,
     Line,
+    held,
     read_answer,
 )
 from listening import Manager, Peer, connect, greeting, manage, public_path
 from observe import Release, wait_for_end, wait_for_rest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     import privsep
 
-__all__ = ["manage", "public_path"]
+__all__ = ["held", "manage", "public_path"]
 
 LET_IN = range(4_000_000_001, 4_000_000_010)  # uids that nobody has
 NOT_LET_IN = 4_000_000_011
@@ -49,13 +50,6 @@ def acting_as(uid: int) -> Generator[None]:
         yield
     finally:
         os.setresuid(0, 0, 0)
-
-
-@pytest.fixture
-def held() -> Iterator[ExitStack]:
-    """What a test opens besides; closed at its end."""
-    with ExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture(params=["processes", "threads"])
@@ -254,6 +248,37 @@ def test_the_next_worker_is_for_the_connection_that_has_fewest(
         greedy.start_call("wait_for_end", release.path)
     wait_until_taken(greedy)
     line = modest.start_call("echo", "modest")
+    soon.let_go()
+    assert read_answer(line).result == "modest"
+
+
+@pytest.mark.parametrize("uid", [LET_IN[0], LET_IN[1]], ids=["one user", "two users"])
+def test_whoever_was_served_waits_until_others_were(
+    manager: Manager,
+    join: Callable[[Manager], Peer],
+    held: ExitStack,
+    tmp_path: Path,
+    uid: int,
+) -> None:
+    """However many the one asked for before: neither has a worker by then."""
+    occupant = join(manager)
+    with acting_as(LET_IN[0]):
+        greedy = join(manager)
+    with acting_as(uid):
+        modest = join(manager)
+    soon, late = Release(tmp_path, "soon"), Release(tmp_path, "late")
+    held.enter_context(soon)
+    held.enter_context(late)
+    for _ in range(3):
+        occupant.start_call("wait_for_end", late.path)
+    occupant.ping()
+    with acting_as(LET_IN[0]):
+        for release in (soon, *[late] * 100):
+            greedy.start_call("wait_for_end", release.path)
+        wait_until_taken(greedy)
+    with acting_as(uid):
+        line = modest.start_call("echo", "modest")
+        wait_until_taken(modest)
     soon.let_go()
     assert read_answer(line).result == "modest"
 

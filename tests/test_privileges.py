@@ -16,7 +16,7 @@ from service import Service, services
 
 import privsep
 import scripts
-from privsep._lockdown import securebits
+from privsep._lockdown import attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,17 +195,20 @@ def test_dropping_to_an_unknown_group_names_the_nearest() -> None:
         privsep.drop_privileges("nobody", "nogruop")
 
 
+DROP_TO_NOBODY = """
+    import privsep
+    try:
+        privsep.drop_privileges("nobody")
+    except privsep.PrivsepError as error:
+        print(error)
+"""
+
+
 def test_dropping_without_the_privilege_to_change_users_is_an_error(
     public_python: PublicPython, unprivileged_user: str
 ) -> None:
     lines = public_python.run(
-        """
-        import privsep
-        try:
-            privsep.drop_privileges("nobody")
-        except privsep.PrivsepError as error:
-            print(error)
-        """,
+        DROP_TO_NOBODY,
         user=unprivileged_user,
     )
     assert "could not drop privileges to 'nobody'" in lines[0]
@@ -551,7 +554,7 @@ def test_a_proc_without_sysctls_keeps_no_daemon_from_locking_down() -> None:
 def test_securebits_that_are_not_locked_end_the_daemon_before_it_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(securebits, "lock", lambda: None)
+    monkeypatch.setattr(attributes, "lock_securebits", lambda: None)
     with pytest.raises(privsep.StartError, match=r"securebits is \d+, asked for"):
         services["plain"].context.start("fork")
 
@@ -563,13 +566,7 @@ def test_a_step_that_the_kernel_refuses_is_named(
 ) -> None:
     before = ["setpriv", f"--reuid={unprivileged_user}", "--clear-groups"]
     lines = public_python.run(
-        """
-        import privsep
-        try:
-            privsep.drop_privileges("nobody")
-        except privsep.PrivsepError as error:
-            print(error)
-        """,
+        DROP_TO_NOBODY,
         before=before,
     )
     assert "setgroups(" in lines[0]

@@ -15,7 +15,6 @@ from commanding import (
     Fifo,
     Shared,
     call_directly,
-    children,
     daemon_of,
     held,
     own,
@@ -24,6 +23,7 @@ from commanding import (
     valid_arguments,
     wait_until_gone,
 )
+from procfs import children
 from test_monkey_patched import EVENTLET, GEVENT
 from wrapping import NOT_ALLOWED
 

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def wrapped(tmp_path: Path) -> Wrapped:
-    place = tmp_path / "own"
-    place.mkdir(mode=0o755)
-    wrapped = Wrapped(place)
+    wrapped = Wrapped(tmp_path / "own")
     wrapped.script("show", "nice")
     wrapped.allow(
         "one: RegExpFilter, show, @me, show, x",

@@ -50,17 +50,13 @@ def test_the_first_filter_that_allows_a_command_wins(wrapped: Wrapped) -> None:
         "second: CommandFilter, show, @me",
         "third: CommandFilter, show, root",
     )
-    with wrapped.judge("show", "y") as verdict:
-        assert verdict.filter is not None
-        assert verdict.filter.name == "second"
+    assert wrapped.decider("show", "y") == "second"
 
 
 def test_filters_are_tried_in_the_order_of_their_files(wrapped: Wrapped) -> None:
     wrapped.allow("late: CommandFilter, show, @me", name="b.filters")
     wrapped.allow("early: RegExpFilter, show, @me, sh.*, .*", name="a.filters")
-    with wrapped.judge("show", "x") as verdict:
-        assert verdict.filter is not None
-        assert verdict.filter.name == "early"
+    assert wrapped.decider("show", "x") == "early"
 
 
 def test_a_pattern_for_the_command_is_tried_in_its_place(wrapped: Wrapped) -> None:
@@ -82,9 +78,7 @@ def test_a_filter_whose_executable_is_missing_leaves_it_to_the_next(
         "first: CommandFilter, /nowhere/show, @me",
         "second: CommandFilter, show, @me",
     )
-    with wrapped.judge("show") as verdict:
-        assert verdict.filter is not None
-        assert verdict.filter.name == "second"
+    assert wrapped.decider("show") == "second"
 
 
 def test_the_first_whose_executable_is_missing_is_named(wrapped: Wrapped) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import streaming
-from observe import Fifo, Forked, Release, Threads, children, daemon_pid, kill
+from observe import Fifo, Forked, Release, Threads, children, daemon_pid, held, kill
 
 import privsep
 from privsep._daemon import supervisor
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     Start: TypeAlias = Callable[..., Streaming]
 
+__all__ = ["held"]
+
 WINDOW = 16
 
 
@@ -39,12 +41,6 @@ def service(start: Start, request: pytest.FixtureRequest) -> Streaming:
 @pytest.fixture
 def processes(start: Start) -> Streaming:
     return start("streams")
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[Fifo]:
-    with Fifo(tmp_path, "held") as fifo:
-        yield fifo
 
 
 # -- items ---------------------------------------------------------------------

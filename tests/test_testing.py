@@ -12,6 +12,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import failing
 import forks
 import pytest
 import tested
@@ -107,6 +108,29 @@ def test_a_daemon_dies_in_a_stream(begin: Begin, mode: Mode, fault: str) -> None
     with pytest.raises(privsep.DaemonGone) if fault != "before" else nullcontext():
         list(tested.numbers(50))
     assert list(tested.numbers(50)) == list(range(50))
+
+
+def test_a_stream_that_is_to_die_at_its_end_hears_what_it_is_sent(
+    daemon: Daemon,
+) -> None:
+    daemon.dies(after=1)
+
+    async def converse() -> list[object]:
+        stream = tested.replies_later()
+        heard: list[object] = [
+            await anext(stream),
+            await stream.asend(1),
+            await stream.athrow(LookupError("two")),
+        ]
+        with pytest.raises(privsep.DaemonGone):
+            await stream.asend("enough")
+        return heard
+
+    assert asyncio.run(converse()) == [
+        "heard None",
+        "heard 1",
+        "heard LookupError('two')",
+    ]
 
 
 def test_max_message_counts(begin: Begin, mode: Mode) -> None:
@@ -223,8 +247,10 @@ def test_a_daemon_that_dies_and_was_started_by_fork_stays_gone(
     path.touch()
     tested.context.start("fork")
     daemon.dies(**{fault: 1})
-    with pytest.raises(privsep.DaemonGone):
+    told = "was started by fork" if fault == "before" else r"while tested\.steps\(\)"
+    with pytest.raises(privsep.DaemonGone, match=told) as raised:
         tested.steps(path)
+    assert daemon.calls[0].error is raised.value
     assert path.read_text() == _EFFECTS[fault]
     for _ in range(2):
         with pytest.raises(privsep.DaemonGone, match="was started by fork"):
@@ -384,6 +410,23 @@ def test_there_is_no_status_in_process(in_process: Daemon) -> None:
     with pytest.raises(privsep.StartError, match="in-process there is no daemon"):
         tested.context.status()
     assert not in_process.calls
+
+
+@pytest.mark.parametrize(
+    ("context", "told"),
+    [
+        (failing.raises, "RuntimeError: this module does not want to"),
+        (failing.absent, "ModuleNotFoundError: No module named 'broken.absent'"),
+        (failing.leaves, "SystemExit: 3"),
+    ],
+    ids=["raises", "is absent", "leaves"],
+)
+def test_a_module_that_does_not_import_is_told_in_process(
+    begin: Begin, context: privsep.Context, told: str
+) -> None:
+    begin(context, "in-process")
+    with pytest.raises(privsep.StartError, match=f"could not be started .*: {told}"):
+        context.start()
 
 
 def test_an_annotation_that_cannot_be_judged_is_an_error_in_each_mode(

@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Any
 import awaited  # noqa: F401 - it adds its services
 import pytest
 import trio
-from observe import Fifo
+from observe import Fifo, held
 from service import services
 from streaming import Color
 
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
     from typing import TypeAlias
 
     from awaited import Awaited
 
     Start: TypeAlias = Callable[..., Awaited]
+
+__all__ = ["held"]
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +35,6 @@ def _threads_go_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def service(start: Start) -> Awaited:
     """A started service with two process workers."""
     return start("awaited")
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[Fifo]:
-    with Fifo(tmp_path, "held") as fifo:
-        yield fifo
 
 
 def in_loop(entrypoint: Callable[..., Any]) -> Callable[..., Any]:

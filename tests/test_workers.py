@@ -17,8 +17,11 @@ from observe import (
     Forked,
     Release,
     Threads,
+    begin_to_stop,
+    call_running,
     children,
     daemon_pid,
+    held,
     kill,
     wait_for_end,
 )
@@ -26,21 +29,17 @@ from observe import (
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from workload import Workload
 
     Start = Callable[..., Workload]
 
+__all__ = ["held"]
+
 BOTH = pytest.mark.parametrize("name", ["leisurely", "leisurely-threads"])
 RESTARTING = "exec" if IS_ROOT else "userns"
-
-
-@pytest.fixture
-def held(tmp_path: Path) -> Iterator[Fifo]:
-    with Fifo(tmp_path, "held") as fifo:
-        yield fifo
 
 
 def test_a_worker_may_open_as_many_files_as_the_service(start: Start) -> None:
@@ -95,14 +94,10 @@ def test_a_crash_in_c_code_ends_one_call_and_not_the_daemon(
     start: Start, held: Fifo, tmp_path: Path
 ) -> None:
     service = start("leisurely")
-    with Release(tmp_path) as release:
-        other = Threads([lambda: service.hold_until(held.path, release.path)])
-        held.read_line()
+    with call_running(service, held, tmp_path):
         with pytest.raises(privsep.WorkerDied, match="SIGSEGV") as caught:
             service.crash()
         assert caught.value.signal == signal.SIGSEGV
-        release.let_go()
-        assert other.outcomes() == ["go"]
 
 
 def test_a_child_that_holds_the_channel_does_not_hide_its_workers_death(
@@ -466,11 +461,7 @@ def test_stop_while_callers_wait_leaves_no_call_without_an_end(
         held.read_line()
         waiting = Threads([lambda: service.echo(1)] * 4)
         _wait_for_turns(service, 4)
-        stopping = Threads([service.context.stop])
-        client = service.context.client
-        assert client is not None
-        while client._connection is not None:
-            os.sched_yield()
+        stopping = begin_to_stop(service.context)
         release.let_go()
         assert running.outcomes() == ["go"]
         assert stopping.outcomes() == [None]

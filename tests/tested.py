@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 import privsep
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Callable,
+        Generator,
+        Iterator,
+    )
 
 log = logging.getLogger("tested")
 context = privsep.Context("tested", capabilities=[], workers=1, timeout=120.0)
@@ -149,6 +155,16 @@ async def steps_awaited(path: Path) -> str:
     await asyncio.sleep(0)
     append(path, "second")
     return "done"
+
+
+@context.entrypoint(window=0)
+async def replies_later() -> AsyncGenerator[str, object]:
+    said: object = None
+    while said != "enough":
+        try:
+            said = yield f"heard {said!r}"
+        except LookupError as error:
+            said = error
 
 
 @context.entrypoint

@@ -57,6 +57,23 @@ def running(*words: str | Path) -> Generator[subprocess.Popen[bytes]]:
             process.kill()
 
 
+#: Variables that would sway a shell, Python or the loader: the name, and a value.
+SWAYING = {
+    "IFS": "/",
+    "ENV": "/tmp/x",
+    "BASH_ENV": "/tmp/x",
+    "PYTHONPATH": "/tmp",
+    "PYTHONHOME": "/tmp",
+    "PYTHONUTF8": "0",
+    "PYTHONINSPECT": "1",
+    "PYTHONPLATLIBDIR": "x",
+    "LC_ALL": "tr_TR.ISO-8859-9",
+    "LD_LIBRARY_PATH": "/tmp",
+    "BASH_FUNC_exec%%": "() { echo evil; }",
+    "BASH_FUNC_open%%": "() { echo evil; }",
+}
+
+
 class Options(TypedDict, total=False):
     """How the program runs."""
 
@@ -78,8 +95,8 @@ class Wrapped:
         self.bin = directory / "bin"
         self.filters = directory / "rootwrap.d"
         self.config = directory / "rootwrap.conf"
-        for each in (self.bin, self.filters):
-            each.mkdir(mode=0o755)
+        for each in (directory, self.bin, self.filters):
+            each.mkdir(mode=0o755, exist_ok=True)
         self.configure()
 
     def configure(self, *lines: str, directories: Iterable[object] = ()) -> None:
@@ -125,6 +142,11 @@ class Wrapped:
     def judge(self, *words: str) -> Verdict:
         """Return the verdict on a command; close it."""
         return judge([self.filled(word) for word in words], self.load())
+
+    def decider(self, *words: str) -> str:
+        """Return the name of the filter that decides on a command, if one does."""
+        with self.judge(*words) as verdict:
+            return verdict.filter.name if verdict.filter else ""
 
     def run(
         self, *words: str, **options: Unpack[Options]

@@ -1,33 +1,17 @@
 """Our rootwrap, from this repository."""
 
-import sys
 from functools import partial
-from pathlib import Path
 
-from benchmarks.contestants.measure import (
-    Call,
-    Round,
-    command,
-    latency,
-    serve,
-    throughput,
-)
-from benchmarks.contestants.rootwrap_policy import policy
-
-LAUNCHER = str(Path(sys.executable).with_name("privsep-rootwrap"))
-DAEMON = str(Path(sys.executable).with_name("privsep-rootwrap-daemon"))
-
-
-def one_shot() -> Round:
-    """Run true, by the launcher."""
-    return command(LAUNCHER, policy(), "true")
+from benchmarks.contestants.measure import Call, Round, latency, serve
+from benchmarks.contestants.rootwrap_policy import operations, policy, program
 
 
 def daemon() -> Call:
     """Return a call that runs true in the daemon, with pipes for its output."""
     from privsep.rootwrap import Client
 
-    run = partial(Client([DAEMON, policy()]).execute, ["true"])
+    command = [program("privsep-rootwrap-daemon"), policy()]
+    run = partial(Client(command).execute, ["true"])
     assert run() == (0, "", "")
     return run
 
@@ -44,10 +28,7 @@ def match(lines: int) -> Round:
 if __name__ == "__main__":
     serve(
         {
-            "one-shot": one_shot,
-            "daemon": lambda: latency(daemon()),
-            "daemon-1-thread": lambda: throughput(daemon(), 1),
-            "daemon-8-threads": lambda: throughput(daemon(), 8),
+            **operations(program("privsep-rootwrap"), daemon),
             "match-10": lambda: match(8),
             "match-10000": lambda: match(9_998),
         },

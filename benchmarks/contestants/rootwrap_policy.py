@@ -1,10 +1,14 @@
-"""The policy that both rootwraps read: as long as a service's."""
+"""What both rootwraps read, a policy as long as a service's, and what they run."""
 
 import atexit
 import getpass
 import shutil
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+
+from benchmarks.contestants.measure import Call, Round, command, latency, throughput
 
 FILES = 3
 LINES = 20  # in each file; neutron's policy has about as many
@@ -30,3 +34,26 @@ def policy(files: int = FILES, lines: int = LINES) -> str:
         "exec_dirs = /sbin,/usr/sbin,/bin,/usr/bin\n"
     )
     return str(config)
+
+
+def program(name: str) -> str:
+    """Return the path of a program that is installed beside the interpreter."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def operations(
+    launcher: str, daemon: Callable[[], Call]
+) -> dict[str, Callable[[], Round]]:
+    """Return what is measured of both.
+
+    Args:
+        launcher: the program that runs a command without a daemon.
+        daemon: starts a daemon; returns a call that runs true in it.
+
+    """
+    return {
+        "one-shot": lambda: command(launcher, policy(), "true"),
+        "daemon": lambda: latency(daemon()),
+        "daemon-1-thread": lambda: throughput(daemon(), 1),
+        "daemon-8-threads": lambda: throughput(daemon(), 8),
+    }

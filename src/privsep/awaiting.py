@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ParamSpec, TypeVar, overload
 
+from privsep import _stand_ins
 from privsep.context import entry_of
 
 if TYPE_CHECKING:
@@ -86,4 +87,6 @@ def aio(entrypoint: Callable[..., Any]) -> Callable[..., Any]:
     context, entry = found
     if entry.is_asynchronous:
         return entrypoint
-    return context.async_stream(entry) if entry.is_stream else context.awaitable(entry)
+    if entry.is_stream:
+        return _stand_ins.asynchronous_stream(context, entry)
+    return _stand_ins.awaitable(context, entry)

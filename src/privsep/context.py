@@ -13,11 +13,10 @@ from privsep import errors
 from privsep._lockdown import capability_names
 from privsep._wire.frames import call_head
 from privsep._wire.typed import NamedTuple, overload
-from privsep.sandbox import Sandbox
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from struct import Struct
     from types import TracebackType
     from typing import Any, Final, Literal, ParamSpec, Self, TypeVar
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from privsep._daemon.serve import Run
     from privsep._start.process import Launched, Reached
     from privsep.audit import Audit
+    from privsep.sandbox import Sandbox
     from privsep.status import DaemonStatus
 
     P = ParamSpec("P")
@@ -42,12 +42,6 @@ NAMESPACES = ("net", "mount", "pid", "uts", "ipc")
 PLAIN, GENERATOR, COROUTINE, ASYNC_GENERATOR = 0, 0x20, 0x80, 0x200
 _SHAPES = GENERATOR | COROUTINE | ASYNC_GENERATOR
 MAX_WINDOW = 1024
-
-
-_OF_A_FUNCTION = (
-    *("__module__", "__name__", "__qualname__", "__doc__"),
-    *("__annotations__", "__type_params__"),
-)
 
 
 class StartOptions(NamedTuple):
@@ -85,6 +79,8 @@ class Entry(NamedTuple):
     run: Run | None = None
     #: in the daemon, if it is no plain function: item and result as plain data
     lower: parameters.Lowering = (None, None)
+    #: its one argument, and its result, are bytes that cross as they are
+    packed: bool = False
 
     @property
     def is_stream(self) -> bool:
@@ -190,7 +186,7 @@ class Context:
         self.audit = audit
         self.validate = validate
         self._table: dict[str, Entry] = {}
-        self._checked: dict[str, Entry] = {}  #: rows with what annotations say
+        self._served: dict[str, Entry] = {}  #: rows as the daemon has them
         self.client: Client | None = None
         self._check()
 
@@ -246,9 +242,8 @@ class Context:
         if self.memory is not None and self.memory < 1:
             msg = f"memory is {self.memory}; it must be more than 0 bytes, or None"
             raise ValueError(msg)
-        if not isinstance(self.sandbox, Sandbox | None):
-            msg = f"sandbox is {self.sandbox!r}; it must be a privsep.Sandbox or None"
-            raise ValueError(msg)  # noqa: TRY004 - every mistake here is one
+        if self.sandbox is not None:
+            _check_sandbox(self.sandbox)
         if self.isolation not in ("process", "thread"):
             msg = f"isolation is {self.isolation!r}; it may be 'process' or 'thread'"
             raise ValueError(msg)
@@ -360,7 +355,12 @@ class Context:
             window,
         )
         self._table[name] = entry
-        stand_in = _STAND_INS[shape](self, entry)
+        if shape == PLAIN:
+            stand_in = self._function(entry)
+        else:
+            from privsep import _stand_ins  # noqa: PLC0415 - few contexts need it
+
+            stand_in = _stand_ins.MAKERS[shape](self, entry)
         stand_in.__dict__[_OF] = (stand_in, self, entry)
         return stand_in
 
@@ -379,7 +379,7 @@ class Context:
             if process.serving is None:
                 if process.loading:
                     raise errors.StartError(_starts_itself(context, f"{entry.name}()"))
-                client = context.client or context._new_client()
+                client = context.client or context.new_client()
                 if crossing is not None:
                     if isinstance(crossing, _Unset):
                         crossing = _crossing(entry)
@@ -390,68 +390,10 @@ class Context:
                 raise errors.Refused(other_context(entry, context, process.serving))
             return function(*args, **kwargs)
 
-        _resemble(call, function)
+        resemble(call, function)
         return call
 
-    def _stream(self, entry: Entry) -> Callable[..., object]:
-        """Return what is called instead of a generator function."""
-        function = entry.function
-        crossing = self._crossing_once(entry)
-
-        def call(*args: object, **kwargs: object) -> object:
-            if self._runs_here(entry):
-                return function(*args, **kwargs)
-            from privsep._client import streams  # noqa: PLC0415 - see _daemon
-
-            client = self.client or self._new_client()
-            talk = streams.Conversation(client, entry, args, kwargs, crossing())
-            return streams.Stream(client, talk)
-
-        _resemble(call, function)
-        return call
-
-    def awaitable(self, entry: Entry) -> Callable[..., object]:
-        """Return what is called in an event loop instead of a function."""
-        crossing = self._crossing_once(entry)
-
-        async def call(*args: object, **kwargs: object) -> object:
-            if self._runs_here(entry):
-                result: Any = entry.function(*args, **kwargs)
-                return await result if entry.shape == COROUTINE else result
-            from privsep._client import asynchronous  # noqa: PLC0415 - see _daemon
-
-            client = self.client or self._new_client()
-            row = client.row_for(entry, args, kwargs)
-            crosses = crossing()
-            if crosses is None:
-                return await asynchronous.call(client, row, args, kwargs)
-            lowered = crosses.lower(args, kwargs)
-            return crosses.rebuild(await asynchronous.call(client, row, *lowered))
-
-        _resemble(call, entry.function)
-        return call
-
-    def async_stream(self, entry: Entry) -> Callable[..., object]:
-        """Return what is called in an event loop instead of a generator function."""
-        crossing = self._crossing_once(entry)
-
-        def call(*args: object, **kwargs: object) -> object:
-            if self._runs_here(entry):
-                items: Any = entry.function(*args, **kwargs)
-                return _asynchronous(items) if entry.shape == GENERATOR else items
-            from privsep._client import (  # noqa: PLC0415 - see _daemon
-                asynchronous,
-                streams,
-            )
-
-            client = self.client or self._new_client()
-            talk = streams.Conversation(client, entry, args, kwargs, crossing())
-            return asynchronous.AsyncStream(client, talk)
-
-        _resemble(call, entry.function)
-        return call
-
-    def _runs_here(self, entry: Entry) -> bool:
+    def runs_here(self, entry: Entry) -> bool:
         """Return whether this process is the daemon, where a call runs in place.
 
         Raises:
@@ -466,18 +408,7 @@ class Context:
             raise errors.Refused(other_context(entry, self, _Process.serving))
         return True
 
-    def _crossing_once(self, entry: Entry) -> Callable[[], parameters.Crossing | None]:
-        """Return what returns `_crossing_of`, which it asks at the first call."""
-        found: list[parameters.Crossing | None] = []
-
-        def crossing() -> parameters.Crossing | None:
-            if not found:
-                found.append(self._crossing_of(entry))
-            return found[0]
-
-        return crossing
-
-    def _crossing_of(self, entry: Entry) -> parameters.Crossing | None:
+    def crossing_of(self, entry: Entry) -> parameters.Crossing | None:
         """Return what makes of arguments and results what crosses, if it is needed."""
         if self.validate == "off" or not _says_something(entry.function, result=True):
             return None
@@ -516,22 +447,17 @@ class Context:
             StartError: an annotation of a parameter cannot be checked.
 
         """
-        self.check_annotations()
-        return {
-            entry.wire_name: entry._replace(run=_run_of(entry.shape))
-            for entry in self._checked.values()
-        }
-
-    def check_annotations(self) -> None:
-        """Make of annotations what judges arguments, where that is not done yet.
-
-        Raises:
-            StartError: an annotation of a parameter cannot be checked.
-
-        """
         for name, entry in self._table.items():
-            if name not in self._checked:
-                self._checked[name] = self._with_annotations(entry)
+            if name not in self._served:  # a fork has what its starter made
+                self._served[name] = self._as_served(entry)
+        return {entry.wire_name: entry for entry in self._served.values()}
+
+    def _as_served(self, entry: Entry) -> Entry:
+        """Return `entry` with all that the daemon needs for its calls."""
+        entry = self._with_annotations(entry)
+        if entry.shape == PLAIN:
+            return entry
+        return entry._replace(run=_run_of(entry.shape))
 
     def _with_annotations(self, entry: Entry) -> Entry:
         """Return `entry` with what its annotations say."""
@@ -593,9 +519,7 @@ class Context:
             ValueError: no such method or namespace.
 
         """
-        if _Process.loading or _Process.serving is not None:
-            raise errors.StartError(_starts_itself(self, "start()"))
-        client = self.client or self._new_client()
+        client = self._client_for("start()")
         if isinstance(helper, str):
             msg = f"helper is {helper!r}; it must be a sequence: {helper.split()!r}"
             raise ValueError(msg)  # noqa: TRY004 - as every mistake here
@@ -618,16 +542,20 @@ class Context:
         A worker answers, so this waits for one, ten seconds at most.
 
         Raises:
-            StartError, CallTimeout, DaemonGone: as a call.
+            StartError: as a call, or this process is a daemon.
+            CallTimeout, DaemonGone: as a call.
 
         """
-        client = self.client or self._new_client()
-        return client.status()
+        return self._client_for("status()").status()
 
     def __enter__(self) -> Self:
-        """Start the daemon unless it is started."""
-        client = self.client or self._new_client()
-        client.ensure_started()
+        """Start the daemon unless it is started.
+
+        Raises:
+            StartError: as `start`.
+
+        """
+        self._client_for("with").ensure_started()
         return self
 
     def __exit__(
@@ -638,6 +566,17 @@ class Context:
     ) -> None:
         """Stop the daemon."""
         self.stop()
+
+    def _client_for(self, use: str) -> Client:
+        """Return its client, for a `use` that may start a daemon.
+
+        Raises:
+            StartError: this process is a daemon.
+
+        """
+        if _Process.loading or _Process.serving is not None:
+            raise errors.StartError(_starts_itself(self, use))
+        return self.client or self.new_client()
 
     @property
     def variable(self) -> str:
@@ -662,20 +601,15 @@ class Context:
         )
         raise errors.StartError(msg)
 
-    def _new_client(self) -> Client:
-        from privsep._client.client import new_client  # noqa: PLC0415 - see _daemon
+    def new_client(self) -> Client:
+        """Return this process's client, made if need be; the daemon need not run."""
+        from privsep._client import client  # noqa: PLC0415 - see _daemon
 
-        return new_client(self)
+        return client.new_client(self)
 
 
 #: the attribute by which a stand-in is known, and a mere copy of it is not
 _OF = "__privsep_entrypoint__"
-_STAND_INS: Final[dict[int, Callable[[Context, Entry], Callable[..., Any]]]] = {
-    PLAIN: Context._function,  # noqa: SLF001
-    GENERATOR: Context._stream,  # noqa: SLF001
-    COROUTINE: Context.awaitable,
-    ASYNC_GENERATOR: Context.async_stream,
-}
 
 
 def entry_of(function: object) -> tuple[Context, Entry] | None:
@@ -720,7 +654,13 @@ def _crossing(entry: Entry) -> parameters.Crossing | None:
     return parameters.crossing(entry)
 
 
-def _resemble(call: object, function: object) -> None:
+_OF_A_FUNCTION = (
+    *("__module__", "__name__", "__qualname__", "__doc__"),
+    *("__annotations__", "__type_params__"),
+)
+
+
+def resemble(call: object, function: object) -> None:
     """Give `call` what functools.wraps() would; with that a start took 2 % longer."""
     for name in _OF_A_FUNCTION:
         if hasattr(function, name):
@@ -734,6 +674,14 @@ def _check_whole(name: str, number: object) -> None:
         raise ValueError(msg)  # noqa: TRY004 - every mistake here is one
 
 
+def _check_sandbox(sandbox: object) -> None:
+    from privsep.sandbox import Sandbox  # noqa: PLC0415 - few contexts have one
+
+    if not isinstance(sandbox, Sandbox):
+        msg = f"sandbox is {sandbox!r}; it must be a privsep.Sandbox or None"
+        raise ValueError(msg)  # noqa: TRY004 - every mistake here is one
+
+
 def _check_timeout(timeout: object) -> None:
     if not isinstance(timeout, int | float | None):
         msg = f"timeout is {timeout!r}; it must be a number of seconds, or None"
@@ -743,15 +691,8 @@ def _check_timeout(timeout: object) -> None:
         raise ValueError(msg)
 
 
-async def _asynchronous(items: Iterable[object]) -> AsyncIterator[object]:
-    for item in items:
-        yield item
-
-
-def _run_of(shape: int) -> Run | None:
+def _run_of(shape: int) -> Run:
     """Return what runs a function of this shape; it is loaded before lockdown."""
-    if shape == PLAIN:
-        return None
     if shape == GENERATOR:
         from privsep._daemon import generators  # noqa: PLC0415 - few daemons need it
 
@@ -784,10 +725,16 @@ def begin_loading() -> None:
     _Process.loading = True
 
 
-def _starts_itself(context: Context, call: str) -> str:
+def _starts_itself(context: Context, use: str) -> str:
+    if _Process.serving is not None:
+        return (
+            f"context {context.name!r}: {use} was used in the daemon of "
+            f"{_Process.serving.name!r}: a daemon starts no daemon; it is for the "
+            "service"
+        )
     return (
-        f"context {context.name!r}: {call} was called in a daemon, by a module that it "
-        "imports: a daemon starts no daemon; put the call below a main function"
+        f"context {context.name!r}: {use} was used in a daemon, by a module that it "
+        "imports: a daemon starts no daemon; put it below a main function"
     )
 
 

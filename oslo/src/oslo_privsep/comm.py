@@ -154,6 +154,7 @@ class ClientChannel:
         self.outstanding_msgs: dict[str, Future] = {}
         self._identities = map(str, itertools.count())
         self._reader = Deserializer(sock)
+        self._ended = False
         self.reader_thread = threading.Thread(
             target=self._read, name="privsep_reader", daemon=True
         )
@@ -171,10 +172,12 @@ class ClientChannel:
                         future.set_result(message)
         except OSError:  # the other side is gone
             pass
-        with self.lock:
-            for future in self.outstanding_msgs.values():
-                future.set_exception(_end())
-            self.outstanding_msgs.clear()
+        finally:  # what is no message ends it, too
+            with self.lock:
+                self._ended = True
+                for future in self.outstanding_msgs.values():
+                    future.set_exception(_end())
+                self.outstanding_msgs.clear()
 
     def out_of_band(self, msg: Any) -> None:  # noqa: ANN401 - of any type that crosses
         """Take a message that is no reply; for subclasses."""
@@ -192,7 +195,7 @@ class ClientChannel:
 
         """
         with self.lock:
-            if not self.reader_thread.is_alive():
+            if self._ended:
                 raise _end()
             identity = next(self._identities)
             future = self.outstanding_msgs[identity] = Future(self.lock, timeout)

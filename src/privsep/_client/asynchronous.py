@@ -7,7 +7,6 @@ receiving (MSG_DONTWAIT), so that a channel serves either kind of caller.
 
 from __future__ import annotations
 
-import array
 import socket
 import struct
 from collections.abc import AsyncGenerator
@@ -20,7 +19,7 @@ from privsep._client.channel import NotStarted
 from privsep._client.exceptions import rebuild
 from privsep._client.streams import Over, thrown
 from privsep._wire.control import FATE_SIZE, KILL, Fate
-from privsep._wire.descriptors import close_all
+from privsep._wire.descriptors import close_all, control_size, packed, unpacked
 from privsep._wire.frames import (
     HEADER,
     Beside,
@@ -174,7 +173,7 @@ class _LoopFrames:
             await self.send_frame(Kind.ATTACH)
             if await self.receive_frame() != (Kind.ATTACH, b""):
                 raise NothingSent
-            numbers = array.array("i", [file.fileno() for file in files])  # type: ignore[attr-defined]
+            numbers = packed([file.fileno() for file in files])  # type: ignore[attr-defined]
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
             # There is room: all was read.
             sent = self._sock.sendmsg((head,), rights, _DONTWAIT)
@@ -255,7 +254,7 @@ class _LoopFrames:
         )
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                descriptors += array.array("i", payload)
+                descriptors += unpacked(payload)
         frame = await self.receive_frame() if self._frames.rest else None
         if frame is None:
             raise Interrupted
@@ -294,7 +293,7 @@ class _LoopFrames:
 
 
 _ANNOUNCING = (Kind.ATTACH, Kind.SEGMENTS)
-_CONTROL_SIZE = socket.CMSG_SPACE(253 * array.array("i").itemsize)
+_CONTROL_SIZE = control_size(253)
 
 
 class _Exchange:
@@ -335,7 +334,7 @@ class _Exchange:
             pass
         finally:
             encoder.clear()
-        channel.fresh = False
+        channel.begun()
         return await self.next_frame(self.deadline)
 
     async def send(self, kind: int, body: bytes) -> None:

@@ -31,25 +31,33 @@ _LONGEST_WAIT = 3600.0  # seconds at a time: a selector takes no infinity
 
 
 class Connection:
-    """Open channels to the daemon; `method` tells how it was started.
+    """Open channels to the daemon of `context`, once it is there.
 
-    One that this process has not launched outlives it.
+    Attributes:
+        method: how it was started.
+
     """
 
-    def __init__(
-        self, launched: Launched | Reached, context: Context, method: str
-    ) -> None:
-        self.method = method
-        self._context = context
-        self._control = launched.control
-        self._process: ChildProcess | None = launched.process
-        self._use(launched.stderr, launched.said)
+    method: str
+    _control: socket.socket
+    _process: ChildProcess | None
 
-    def _use(self, stderr: socket.socket | None, said: bytes) -> None:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._begin()
+
+    def _begin(self) -> None:
         self.pool = Pool(self._context.workers, self._open_channel)
-        self._logs = LogReader(self._context, stderr, said, self._reap)
+        self._logs = LogReader(self._context, self._reap)
         self._introduced = False
         self._introducing = threading.Lock()
+
+    def use(self, launched: Launched | Reached, method: str) -> None:
+        """Use a daemon that is ready; one that was only reached outlives this."""
+        self.method = method
+        self._control = launched.control
+        self._process = launched.process
+        self._logs.use(launched.stderr, launched.said)
 
     def _introduce(self, deadline: float) -> None:
         with self._introducing:
@@ -107,8 +115,7 @@ class Connection:
                 ours.close()
                 fate.close()
                 raise
-        self._logs.start()  # while the worker starts
-        return Channel(ours, fate, self._context)
+        return Channel(ours, fate, self._context, self._logs.start)
 
     def _reap(self) -> None:
         if self._process is not None:
@@ -116,11 +123,12 @@ class Connection:
 
     def close(self, timeout: float) -> None:
         """Let go of the daemon and wait until it has ended, `timeout` at most."""
+        deadline = monotonic() + timeout
         self.pool.close()
         self._control.close()
         ended = self._process is None or self._process.wait(timeout)
         if ended:
-            self._logs.join()
+            self._logs.join(max(0.0, deadline - monotonic()))
         else:
             self._logs.start()  # it reaps the daemon when that has ended
 
@@ -128,4 +136,4 @@ class Connection:
         """Leave the parent's calls, logs and child process to the parent."""
         self._logs.leave()
         self._process = None
-        self._use(None, b"")
+        self._begin()

@@ -76,4 +76,4 @@ class PendingCall:
 
     def drop(self) -> None:
         """Never read the reply; the worker goes on until the call has ended."""
-        self._channel.close()
+        self._pool.drop(self._channel)

@@ -12,6 +12,8 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
+from privsep._client.lookout import Lookout
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -67,7 +69,7 @@ class Pool:
     channel, or the place for one, is lost.  So nothing here holds on to what is
     not idle: what is lost is gone, and its place is free again.
 
-    The garbage collector may abandon a channel there, too, which is why the lock
+    The garbage collector may drop a channel there, too, which is why the lock
     may be taken again by who has it.
     """
 
@@ -79,6 +81,7 @@ class Pool:
         self._places: weakref.WeakSet[Place] = weakref.WeakSet()  #: that are taken
         self._turns: deque[Turn] = deque()
         self._closed = False
+        self._lookout = Lookout(self._places, self.idle)
 
     def take(self, deadline: float) -> Channel | None:
         """Open a channel or wait for one; None if none came before `deadline`.
@@ -132,7 +135,8 @@ class Pool:
     def give_back(self, channel: Channel) -> None:
         """Return a channel after a call, usable or not."""
         if not channel.usable:
-            self._discard(channel)
+            channel.cancel()
+            self.drop(channel)
             return
         if self._turns and self._hand_over(channel):
             return
@@ -172,6 +176,7 @@ class Pool:
             self._free(place)
             raise
         channel.place = place
+        channel.lookout = self._lookout
         return channel
 
     def _hand_over(self, channel: Channel) -> bool:
@@ -181,9 +186,9 @@ class Pool:
                 turn.hand(channel)
             return turn is not None
 
-    def abandon(self, channel: Channel) -> None:
-        """Let go of a channel within a stream; nothing is waited for."""
-        channel.leave()
+    def drop(self, channel: Channel) -> None:
+        """Close a channel, whatever its worker does, and free its place."""
+        channel.close()
         place, channel.place = channel.place, None
         self._free(place)
 
@@ -206,12 +211,6 @@ class Pool:
             del self.idle[: len(idle)]
         for channel in idle:
             channel.close()
-
-    def _discard(self, channel: Channel) -> None:
-        """Close and forget a channel."""
-        channel.cancel()
-        place, channel.place = channel.place, None
-        self._free(place)
 
     def _free(self, place: Place | None) -> None:
         """Let whoever waits first have the place of a channel."""

@@ -11,7 +11,6 @@ import resource
 import sys
 
 from privsep._lockdown import status
-from privsep._lockdown.descriptors import replace_all_except
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def clean(control: int, *, forked: bool, limits: bool) -> dict[bytes, bytes]:
     if limits:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if forked:
-        replace_all_except({control})
+        replace_descriptors({control})
     os.closerange(0, 1)
     null = os.open("/dev/null", os.O_RDWR)  # the lowest number that is free: 0
     os.set_inheritable(null, True)  # noqa: FBT003 - there is no keyword
@@ -68,6 +67,29 @@ def clean(control: int, *, forked: bool, limits: bool) -> dict[bytes, bytes]:
     os.dup2(2, 1)
     _open_standard_streams()
     return inherited
+
+
+def replace_descriptors(kept: set[int]) -> None:
+    """Put /dev/null in place of every descriptor above 2 but `kept`.
+
+    They are replaced and not closed: objects that a fork inherited still name
+    them, and would close whatever got the same number later.  A fresh interpreter
+    needs none of this: it closes them before it imports anything
+    (`privsep._start.exec`).
+    """
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = int(name)
+        if descriptor > 2 and descriptor != null and descriptor not in kept:  # noqa: PLR2004
+            try:
+                os.get_inheritable(descriptor)
+            except OSError:  # the listing's own
+                continue
+            try:
+                os.dup2(null, descriptor, inheritable=False)
+            except OSError:  # beyond the soft limit, where dup2(2) makes none
+                os.close(descriptor)
+    os.close(null)
 
 
 def _leave_session() -> None:

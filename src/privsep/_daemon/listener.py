@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from privsep._daemon.manager import READY, STOPPING
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from privsep._daemon.admission import Admission
+    from privsep._daemon.clients import Clients
+    from privsep._daemon.loop import Loop
     from privsep._daemon.manager import Manager
+    from privsep._wire.descriptors import Credentials
 
-MOST_OF_A_USER = 128  # connections
-MOST = 1024
+_MOST_OF_A_USER = 128  # connections
+_MOST = 1024
+_LISTEN_AGAIN = 1.0  # seconds
 
 
 class Listener:
@@ -45,11 +50,13 @@ class Listener:
         read_admission: Callable[[], Admission],
         manager: Manager,
     ) -> None:
-        self.sock = sock
+        self._sock = sock
         self.manager = manager
         self._read_admission = read_admission
         self._admission = read_admission()
         self._ready = b""
+        self._listens = False  #: it is watched
+        self._listen_at: float | None = None  #: again, although nothing is let go
         sock.settimeout(0)  # another process that shares it may be first
 
     def open(self, missing: list[object]) -> None:
@@ -57,41 +64,69 @@ class Listener:
         self._ready = Encoder().encode([Reply.READY, missing])
         self.manager.tell(READY)
 
-    def accept(self) -> socket.socket | None:
-        """Return the next connection; None if there is none.
+    def serve(
+        self,
+        loop: Loop,
+        clients: Clients,
+        record_refusal: Callable[[Credentials | None, str], None],
+    ) -> None:
+        """Let whoever connects, and may, be one of `clients`."""
+        self._loop = loop
+        self._clients = clients
+        self._record_refusal = record_refusal
+        self.resume()
 
-        Raises:
-            OSError: there are no descriptors.
+    def resume(self) -> None:
+        """Take connections if there is room: something may have been let go."""
+        if not self._listens and len(self._clients) < _MOST:
+            self._listens = True
+            self._listen_at = None
+            self._loop.watch(self._sock.fileno(), self._accept)
 
-        """
+    def _pause(self) -> None:
+        """Leave connections in the socket's queue until something is let go."""
+        if self._listens:
+            self._listens = False
+            self._loop.unwatch(self._sock.fileno())
+
+    def looks(self) -> list[float]:
+        """Return when `look` has something to do, on the monotonic clock."""
+        looks = (self.manager.next_sign, self._listen_at)
+        return [at for at in looks if at is not None]
+
+    def look(self) -> None:
+        """Do what is due."""
+        self.manager.give_sign_of_life()
+        if self._listen_at is not None and self._listen_at <= monotonic():
+            self.resume()
+
+    def _accept(self) -> None:
         try:
-            return self.sock.accept()[0]
-        except (BlockingIOError, ConnectionError):
-            return None
-
-    def refusal(self, sock: socket.socket, of_its_user: int) -> str:
-        """Return why the connection `sock` is not taken; "" if it is.
-
-        Args:
-            sock: was accepted.
-            of_its_user: how many connections its user has.
-
-        """
-        if of_its_user >= MOST_OF_A_USER:
-            uid = peer_credentials(sock).uid
-            return f"uid {uid} has {MOST_OF_A_USER} connections already"
-        return self._admission.refusal(sock)
-
-    def welcome(self, sock: socket.socket) -> None:
-        """Say READY to who was let in."""
+            sock = self._sock.accept()[0]
+        except (BlockingIOError, ConnectionError):  # another was first, or it is gone
+            return
+        except OSError:  # no descriptors, here or in the system
+            self._pause()
+            self._listen_at = monotonic() + _LISTEN_AGAIN
+            return
+        peer = peer_credentials(sock)
+        reason = self._refusal(sock, peer.uid)
+        if reason:
+            with sock:
+                reply = [Reply.FAILED, reason[: REPLY_SIZE // 3], ""]
+                _send(sock, Encoder().encode(reply))
+            self._record_refusal(peer, reason)
+            return
+        self._clients.add(sock)
         _send(sock, self._ready)
+        if len(self._clients) >= _MOST:
+            self._pause()
 
-    @staticmethod
-    def turn_away(sock: socket.socket, reason: str) -> None:
-        """Say why not, and let go of the connection."""
-        with sock:
-            reply = [Reply.FAILED, reason[: REPLY_SIZE // 3], ""]
-            _send(sock, Encoder().encode(reply))
+    def _refusal(self, sock: socket.socket, uid: int) -> str:
+        """Return why a user's connection is not taken; "" if it is."""
+        if self._clients.count(uid) >= _MOST_OF_A_USER:
+            return f"uid {uid} has {_MOST_OF_A_USER} connections already"
+        return self._admission.refusal(sock)
 
     def reload(self) -> None:
         """Read anew who may connect; whoever is connected stays.
@@ -107,8 +142,14 @@ class Listener:
 
     def close(self) -> None:
         """Take no more connections: the daemon ends."""
+        self._pause()
         self.manager.tell(STOPPING)
-        self.sock.close()
+        self._sock.close()
+
+    def close_in_worker(self) -> None:
+        """Close, in a worker, what is the supervisor's."""
+        self._sock.close()
+        self.manager.close()
 
 
 def _send(sock: socket.socket, data: bytes) -> None:

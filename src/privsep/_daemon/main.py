@@ -13,7 +13,9 @@ from time import monotonic
 
 from privsep._daemon import environment, starter
 from privsep._daemon.serve import Service
+from privsep._daemon.slots import Slots
 from privsep._daemon.supervisor import Supervisor
+from privsep._daemon.workers import ProcessWorker
 from privsep._lockdown import limits
 from privsep._lockdown.ids import Ids
 from privsep._lockdown.order import Kept, Lockdown, LockdownError, lock_down
@@ -62,7 +64,7 @@ def run(
         starter.end_with(control)
         loaded = _load(load, inherited)
         if loaded.context.bounds_programs:
-            _refuse_clients_uid(loaded.ids.uid, peer_credentials(control).uid)
+            _refuse_clients_uid(loaded.ids.uid, control)
         locked = _lock_down(loaded, drop=drop)
         starter.outlive(control)
         control.send(Encoder().encode([Reply.READY, locked.missing]))
@@ -70,9 +72,12 @@ def run(
         fail(control, error)
 
     def serve() -> None:
-        supervisor = _supervisor(locked, idle_timeout=idle_timeout)
-        supervisor.add_client(control)
-        supervisor.prepare_worker()
+        served = _served(locked)
+        spare = _spare(served, control)
+        supervisor = _supervisor(served, idle_timeout=idle_timeout)
+        if spare is not None:
+            supervisor.adopt(spare)
+        supervisor.clients.add(control)
         supervisor.run()
 
     _end_with(serve)
@@ -108,7 +113,7 @@ def listen(
         os._exit(1)
 
     def serve() -> None:
-        supervisor = _supervisor(locked, listener)
+        supervisor = _supervisor(_served(locked), listener)
         listener.open(locked.missing)
         supervisor.run()
 
@@ -191,39 +196,83 @@ def _lock_down(loaded: _Loaded, *, drop: bool = True) -> _Locked:
     return _Locked(context, table, outcome, limit, audit)
 
 
-def _supervisor(
-    locked: _Locked,
-    listener: Listener | None = None,
-    *,
-    idle_timeout: float = math.inf,
-) -> Supervisor:
-    """Return what serves; workers share what there is in memory now."""
-    context, table, outcome, limit, audit = locked
+class _Served(NamedTuple):
+    """A daemon's calls: what answers them, and the slots of what runs them."""
+
+    locked: _Locked
+    service: Service
+    slots: Slots
+
+
+def _served(locked: _Locked) -> _Served:
+    """Return what workers serve; they share what there is in memory then."""
+    context, table = locked.context, locked.table
     service = Service(context.name, table, context.max_message)
     service.logging.install()
-    supervisor = Supervisor(
-        service,
-        isolation=context.isolation,
-        workers=context.workers,
-        limit=limit,
-        audit=audit,
-        listener=listener,
-        idle_timeout=idle_timeout,
-    )
-    started = monotonic()
+    slots = Slots(context.workers)
+    supervisor, started = os.getpid(), monotonic()
 
     def report() -> dict[str, object]:
-        return _report(supervisor, outcome, started)
+        return {
+            "pid": supervisor,
+            "busy": slots.busy(),
+            "calls": slots.calls(),
+            "uptime": monotonic() - started,
+            **_report(locked.outcome),
+        }
 
     context.serve_status(table, report)
     gc.freeze()  # workers share these pages
     gc.enable()
-    return supervisor
+    return _Served(locked, service, slots)
 
 
-def _refuse_clients_uid(uid: int | None, client: int) -> None:
+def _spare(served: _Served, control: socket.socket) -> ProcessWorker | None:
+    """Fork a worker ahead of the first call, which need not wait for that.
+
+    And ahead of the supervisor, which is made while the worker starts.  Not for
+    threads, which need no fork, and not with an audit, whose line to a worker is made
+    for its client.
+    """
+    locked, service, slots = served
+    if locked.context.isolation == "thread" or locked.audit is not None:
+        return None
+
+    def close_others() -> None:
+        control.close()
+        slots.close_reader()
+
+    number = slots.take()
+    slot = slots.slot(number)
+    try:
+        return ProcessWorker(None, number, service, slot, locked.limit, close_others)
+    except OSError:  # the first call will hear of it
+        slots.free.append(number)
+        return None
+
+
+def _supervisor(
+    served: _Served,
+    listener: Listener | None = None,
+    *,
+    idle_timeout: float = math.inf,
+) -> Supervisor:
+    """Return what starts, reaps and kills workers."""
+    locked, service, slots = served
+    return Supervisor(
+        service,
+        slots,
+        isolation=locked.context.isolation,
+        limit=locked.limit,
+        audit=locked.audit,
+        listener=listener,
+        idle_timeout=idle_timeout,
+    )
+
+
+def _refuse_clients_uid(uid: int | None, control: socket.socket) -> None:
     """Raise if the daemon would run as its client: that could stop and limit it."""
-    if uid == client != 0:
+    if uid and uid == peer_credentials(control).uid:
         msg = (
             f"user= is uid {uid}, the client's own: processes of one user can stop "
             "each other and change each other's limits; give the daemon its own user"
@@ -231,13 +280,10 @@ def _refuse_clients_uid(uid: int | None, client: int) -> None:
         raise LockdownError(msg)
 
 
-def _report(
-    supervisor: Supervisor, outcome: Lockdown, started: float
-) -> dict[str, object]:
-    """Return what `Context.status` shows; runs in a worker."""
+def _report(outcome: Lockdown) -> dict[str, object]:
+    """Return what of `Context.status` lockdown made so."""
     status = outcome.status
     return {
-        "pid": supervisor.pid,
         "uids": status.uids,
         "gids": status.gids,
         "groups": tuple(sorted(status.groups)),
@@ -250,9 +296,6 @@ def _report(
         "seccomp": status.seccomp,
         "landlock_abi": outcome.landlock_abi,
         "not_enforced": outcome.not_enforced,
-        "busy": supervisor.slots.busy(),
-        "calls": supervisor.slots.calls(),
-        "uptime": monotonic() - started,
     }
 
 

@@ -1,10 +1,11 @@
 """The supervisor: starts, reaps and kills workers; nothing else.
 
 Runs in the daemon's main thread (in its only one, with process workers).  One
-epoll loop over: the listening socket if there is one, control sockets, fate lines,
-the pidfds and output of workers, and the pipe of notices.  From a client it reads
-datagrams of fixed size with descriptors, and single bytes on fate lines; it never
-blocks on a client, and it parses nothing else that a client sends.
+epoll loop over: the listening socket if there is one (`listener`), control sockets
+(`clients`), the output of workers and log lines (`output`), and, here, fate lines, the
+pidfds of workers, and the pipe of notices.  From a client it reads datagrams of fixed
+size with descriptors, and single bytes on fate lines; it never blocks on a client, and
+it parses nothing else that a client sends.
 """
 
 from __future__ import annotations
@@ -13,28 +14,15 @@ import errno
 import math
 import os
 import resource
-import select
 from time import monotonic
 
-from privsep._daemon import requests, slots
-from privsep._daemon.output import LogLine, OutputPipe
-from privsep._daemon.workers import (
-    Job,
-    ProcessWorker,
-    ThreadWorker,
-    Worker,
-)
-from privsep._wire import descriptors
-from privsep._wire.control import (
-    CHANNEL_DESCRIPTORS,
-    DATAGRAM_SIZE,
-    HELLO,
-    KILL,
-    LEAVE,
-    Ending,
-    Fate,
-)
-from privsep._wire.descriptors import peer_credentials
+from privsep._daemon import slots
+from privsep._daemon.clients import Clients
+from privsep._daemon.jobs import Queue
+from privsep._daemon.loop import Loop
+from privsep._daemon.output import Logs
+from privsep._daemon.workers import ProcessWorker, ThreadWorker
+from privsep._wire.control import KILL, LEAVE, Ending, Fate
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
@@ -44,33 +32,20 @@ if TYPE_CHECKING:
 
     from privsep._daemon.audit.auditor import Auditor
     from privsep._daemon.idle import Idleness
+    from privsep._daemon.jobs import Job
     from privsep._daemon.listener import Listener
     from privsep._daemon.serve import Service
     from privsep._daemon.slots import Slot
-    from privsep._wire.descriptors import Credentials, Datagram
+    from privsep._daemon.workers import Worker
+    from privsep._wire.descriptors import Credentials
 else:
     import _signal as signal
     import _socket as socket  # without enum and selectors: 4 ms
 
-_MOST_WAITING = 256
-_MOST_LOG_LINES = 256
-_MOST_CONNECTIONS = 1024
-_LISTEN_AGAIN = 1.0  # seconds
 _CLOSE_WITHIN = 0.05  # seconds
 _READ_WITHIN = 0.2  # seconds without progress after which a reader may retire
-_LAST_WORDS = 3.0  # seconds, together, for clients that are there and read slowly
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _CLEAN_UP = 5.0  # seconds, for a worker whose client has left it
-_LONGEST_POLL = 3600.0  # seconds: epoll takes neither infinity nor a month
-
-
-class Client:
-    """One control socket, which forked children of a client may share."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.uid = peer_credentials(sock).uid  #: of who made or connected it
-        self.log_lines: dict[int, LogLine] = {}
 
 
 class Supervisor:
@@ -82,26 +57,20 @@ class Supervisor:
     def __init__(
         self,
         service: Service,
+        workers: slots.Slots,
         *,
         isolation: str,
-        workers: int,
         limit: Callable[[], None],
         audit: Auditor | None = None,
         listener: Listener | None = None,
         idle_timeout: float = math.inf,
     ) -> None:
-        self.pid = os.getpid()
         self._service = service
         self._isolation = isolation
         self._limit = limit  #: sets the resource limits of a worker
-        self.slots = slots.Slots(workers)
-        self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[], None]] = {}
-        self._clients: list[Client] = []
-        self._waiting: list[Job] = []
+        self.slots = workers
+        self._waiting = Queue()
         self._workers: dict[int, Worker] = {}
-        self._outputs: list[OutputPipe] = []
-        self._log_lines: list[LogLine] = []
         self._look_again: float | None = None
         self._idleness: Idleness | None = None
         if idle_timeout != math.inf:
@@ -110,48 +79,33 @@ class Supervisor:
             self._idleness = Idleness(self.slots, idle_timeout)
         self._spare: ProcessWorker | None = None  #: that waits for a job
         self._left = False  #: in a child that a thread forked, and in its children
-        self._watch(self.slots.reader, self._read_notices)
+        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
+        _allow_descriptors(self._descriptors)
+        self._shared = listener is not None
+        threads_of_one = isolation == "thread" and not self._shared
+        self._loop = Loop()
+        self._logs = Logs(self._loop, service.logging if threads_of_one else None)
+        self.clients = Clients(self._loop, self._logs, self, shared=self._shared)
+        self._loop.watch(self.slots.reader, self._read_notices)
         self._catch_signals()
         self._audit = audit
         if audit is not None:
-            self._watch(audit.sock.fileno(), lambda: self._look_at_audit(audit))
-        self._descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
-        _allow_descriptors(self._descriptors)
+            self._loop.watch(audit.sock.fileno(), lambda: self._look_at_audit(audit))
         self._listener = listener
-        self._shared = listener is not None
-        self._listens = False  #: it is watched
-        self._listen_at: float | None = None  #: again, although nothing is let go
         if listener is not None:
             for number in (signal.SIGHUP, signal.SIGALRM):
                 signal.signal(number, lambda *_: None)
-            self._listen()
+            listener.serve(self._loop, self.clients, self.record_refusal)
+        if threads_of_one:  # else there is no client whose output it would be
+            self._logs.capture_own()
         if isolation == "thread":
-            if listener is None:  # else there is no client whose output it would be
-                self._capture_own_output()
             # A child that an entrypoint forks must not hide the daemon's death.
             os.register_at_fork(after_in_child=self._leave_in_forked_child)
 
-    def add_client(self, sock: socket.socket) -> None:
-        """Serve the client at the other end of the control socket `sock`."""
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        sock.settimeout(None)  # not socket.setdefaulttimeout()'s
-        client = Client(sock)
-        self._clients.append(client)
-        self._watch(sock.fileno(), lambda: self._read_control(client))
-
-    def prepare_worker(self) -> None:
-        """Fork a worker ahead: the first call need not wait for that.
-
-        Not for threads, which need no fork, and not with an audit, whose line to a
-        worker is made for its client.
-        """
-        if self._isolation == "thread" or self._audit is not None:
-            return
-        number = self.slots.take()
-        try:
-            self._spare = self._make_process(None, number, self.slots.slot(number))
-        except OSError:  # the first call will hear of it
-            self.slots.free.append(number)
+    def adopt(self, spare: ProcessWorker) -> None:
+        """Have a worker that waits for a job; the first call gets it."""
+        self._spare = spare
+        self._watch(spare)
 
     def run(self) -> None:
         """Serve until no client is left and the last worker has ended.
@@ -162,28 +116,23 @@ class Supervisor:
             worker.overran and not worker.can_be_killed
             for worker in self._workers.values()
         ):
-            ready = self._epoll.poll(self._time_to_next_look())
+            ready = self._loop.wait(self._time_to_next_look())
             self._interrupt_what_waits(_CLOSE_WITHIN)
-            for descriptor, _ in ready:
-                handler = self._handlers.get(descriptor)
-                if handler is not None:  # an earlier one may have removed it
-                    handler()
+            self._loop.handle(ready)
             self._look_at_deadlines()
             if self._idleness is not None and self._idleness.is_over():
-                self._drop_clients()
+                self.clients.drop_all()
             self._start_waiting()
             self._retire_for_waiting()
             if self._listener is not None:
-                self._listener.manager.give_sign_of_life()
-                if self._listen_at is not None and self._listen_at <= monotonic():
-                    self._listen()
+                self._listener.look()
             self._interrupt_what_waits(0)
         if self._spare is not None:
             self._spare.kill(group=True)
             self._spare.reap()
         if self._audit is not None:
             self._audit.close()
-        self._end_output()
+        self._logs.end()
 
     def _interrupt_what_waits(self, seconds: float) -> None:
         """Have a signal come every so many seconds; 0: none.
@@ -197,36 +146,17 @@ class Supervisor:
             signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
 
     def _is_wanted(self) -> bool:
-        return bool(self._clients) or self._listener is not None
-
-    # -- the loop's bookkeeping ------------------------------------------------
-
-    def _watch(
-        self,
-        descriptor: int,
-        handler: Callable[[], None],
-        events: int = select.EPOLLIN,
-    ) -> None:
-        """Call `handler` at `events`, and when the other end is closed."""
-        self._epoll.register(descriptor, events)
-        self._handlers[descriptor] = handler
-
-    def _unwatch(self, descriptor: int) -> None:
-        if self._handlers.pop(descriptor, None) is not None:
-            self._epoll.unregister(descriptor)
+        return bool(self.clients) or self._listener is not None
 
     def _time_to_next_look(self) -> float | None:
         looks = [w.look_at for w in self._workers.values() if w.look_at is not None]
         if self._look_again is not None:
             looks.append(self._look_again)
-        if self._idleness is not None and self._clients:
+        if self._idleness is not None and self.clients:
             looks.append(self._idleness.look_at)
         if self._listener is not None:
-            sign = self._listener.manager.next_sign
-            looks += [at for at in (sign, self._listen_at) if at is not None]
-        if not looks:
-            return None
-        return min(max(0.0, min(looks) - monotonic()), _LONGEST_POLL)
+            looks += self._listener.looks()
+        return min(looks) - monotonic() if looks else None
 
     def _catch_signals(self) -> None:
         """Turn SIGTERM, and SIGCHLD for an init of a namespace, into events."""
@@ -238,13 +168,15 @@ class Supervisor:
         if os.getpid() == 1 and self._isolation == "process":
             signal.signal(signal.SIGCHLD, lambda *_: None)
         self._signal_pipe = reader, writer
-        self._watch(reader, self._read_signals)
+        self._loop.watch(reader, self._read_signals)
 
     def _read_signals(self) -> None:
         received = os.read(self._signal_pipe[0], 512)
         if signal.SIGTERM in received:
-            self._drop_clients()
-            self._stop_listening()
+            self.clients.drop_all()
+            if self._listener is not None:
+                self._listener.close()
+                self._listener = None
         if signal.SIGCHLD in received:
             self._reap_orphans()
         if signal.SIGHUP in received:
@@ -255,7 +187,7 @@ class Supervisor:
 
     def _look_at_audit(self, audit: Auditor) -> None:
         if audit.is_gone():
-            self._unwatch(audit.sock.fileno())
+            self._loop.unwatch(audit.sock.fileno())
 
     def _reap_orphans(self) -> None:
         """Reap what init inherits; a worker's status stays for its own handler."""
@@ -271,230 +203,57 @@ class Supervisor:
         except ChildProcessError:
             return
 
-    def _capture_own_output(self) -> None:
-        """Read what the threads write to the daemon's stdout and stderr."""
-        for descriptor, stream in ((1, "stdout"), (2, "stderr")):
-            output = OutputPipe(stream, None)
-            os.dup2(output.writer, descriptor)
-            output.close_writer()
-            self._add_output(output)
+    # -- what clients ask for ----------------------------------------------------
 
-    def _add_output(self, output: OutputPipe) -> None:
-        self._outputs.append(output)
-
-        def forward() -> None:
-            if not output.forward():
-                self._unwatch(output.reader)
-                self._outputs.remove(output)
-                os.close(output.reader)
-            if output.log is not None and output.log.has_dropped():
-                self._tell_when_there_is_room(output.log)
-
-        self._watch(output.reader, forward)
-
-    # -- the listening socket --------------------------------------------------
-
-    def _listen(self) -> None:
-        """Take connections, if they are taken at all and there is room."""
-        if (
-            self._listener is not None
-            and not self._listens
-            and len(self._clients) < _MOST_CONNECTIONS
-        ):
-            self._listens = True
-            self._listen_at = None
-            self._watch(self._listener.sock.fileno(), self._accept)
-
-    def _pause_listening(self) -> None:
-        """Leave connections in the socket's queue until something is let go."""
-        if self._listener is not None and self._listens:
-            self._listens = False
-            self._unwatch(self._listener.sock.fileno())
-
-    def _stop_listening(self) -> None:
-        if self._listener is not None:
-            self._pause_listening()
-            self._listener.close()
-            self._listener = None
-
-    def _accept(self) -> None:
-        listener = self._listener
-        if listener is None:
+    def add_job(self, job: Job) -> None:
+        """Start a worker for `job` when it is its turn."""
+        if not self._waiting.add(job):
+            self._end_job(job, Fate(Ending.TOO_MANY, 0, 0))
+            self.record_refusal(job.peer, "too many calls of this user wait")
             return
-        try:
-            sock = listener.accept()
-        except OSError:  # no descriptors, here or in the system
-            self._pause_listening()
-            self._listen_at = monotonic() + _LISTEN_AGAIN
-            return
-        if sock is None:
-            return
-        peer = peer_credentials(sock)
-        of_its_user = sum(client.uid == peer.uid for client in self._clients)
-        reason = listener.refusal(sock, of_its_user)
-        if reason:
-            listener.turn_away(sock, reason)
-            self._record_refusal(peer, reason)
-            return
-        self.add_client(sock)
-        listener.welcome(sock)
-        if len(self._clients) >= _MOST_CONNECTIONS:
-            self._pause_listening()
+        self._loop.watch(job.fate.fileno(), lambda: self._read_fate_line(job))
 
-    # -- control sockets -------------------------------------------------------
-
-    def _read_control(self, client: Client) -> None:
-        try:
-            datagram = descriptors.receive(
-                client.sock, DATAGRAM_SIZE + 1, CHANNEL_DESCRIPTORS, socket.MSG_DONTWAIT
-            )
-        except BlockingIOError:
-            return
-        except OSError:
-            self._drop_client(client)
-            return
-        if datagram.is_end:
-            self._drop_client(client)
-        else:
-            self._take_datagram(client, datagram)
-
-    def _take_datagram(self, client: Client, datagram: Datagram) -> None:
-        """Take over the descriptors of a well-formed datagram, else close them."""
-        sockets = requests.sockets_of(datagram)
-        if not sockets or datagram.sender is None:
-            descriptors.close_all(datagram.descriptors)
-            self._record_refusal(datagram.sender, "not a request for a worker")
-        elif datagram.data == HELLO:
-            self._add_log_line(client, datagram.sender, sockets[0])
-        else:
-            self._add_job(client, datagram.sender, *sockets)
-
-    def _record_refusal(self, client: Credentials | None, reason: str) -> None:
+    def record_refusal(self, client: Credentials | None, reason: str) -> None:
+        """Record that something of a client's was not taken."""
         if self._audit is not None:
             self._audit.turned_away(client, reason)
 
-    def _add_log_line(
-        self, client: Client, sender: Credentials, sock: socket.socket
-    ) -> None:
-        """Log to `sock` what belongs to the sender, until it closes its end."""
-        if len(client.log_lines) >= _MOST_LOG_LINES:
-            sock.close()
-            return
-        previous = client.log_lines.get(sender.pid)
-        if previous is not None:
-            self._close_log_line(client, previous)
-        line = LogLine(sock)
-        self._log_lines.append(line)
-        client.log_lines[sender.pid] = line
-        self._watch(
-            sock.fileno(), lambda: self._look_at_log_line(client, line), events=0
-        )
-        if self._isolation == "thread" and self._listener is None:
-            self._use_log_line(line)
+    def end_of_client(self, control: socket.socket) -> None:
+        """Let go of what the client with this control socket still waits for."""
+        for job in self._waiting.of(control):
+            self._waiting.remove(job)
+            self._end_job(job, Fate(Ending.NOT_STARTED, 0, 0))
+        self._make_room()
 
-    def _use_log_line(self, line: LogLine | None) -> None:
-        """Send what belongs to no client, the threads' output, to `line`."""
-        for output in self._outputs:
-            output.log = line
-        self._service.logging.use_line(line)
-
-    def _look_at_log_line(self, client: Client, line: LogLine) -> None:
-        """Close a log line that nobody reads any more, or say what was dropped."""
-        if line.is_closed():
-            self._close_log_line(client, line)
-            if self._isolation == "thread" and self._listener is None:
-                self._use_log_line(self._log_lines[-1] if self._log_lines else None)
-        elif line.tell_dropped():
-            self._epoll.modify(line.sock.fileno(), 0)
-
-    def _close_log_line(self, client: Client, line: LogLine) -> None:
-        self._unwatch(line.sock.fileno())
-        self._log_lines.remove(line)
-        for pid in [pid for pid, its in client.log_lines.items() if its is line]:
-            del client.log_lines[pid]
-        line.sock.close()
-        self._listen()
-
-    def _end_output(self) -> None:
-        """Forward what is left in the pipes, and say how much was dropped."""
-        for output in self._outputs:
-            output.drain()
-        until = monotonic() + _LAST_WORDS
-        for line in self._log_lines:
-            line.tell_dropped(wait=max(0.001, until - monotonic()))
-
-    def _tell_when_there_is_room(self, line: LogLine) -> None:
-        if line in self._log_lines:  # and its reader has not gone
-            self._epoll.modify(line.sock.fileno(), select.EPOLLOUT)
-
-    def _add_job(
-        self,
-        client: Client,
-        sender: Credentials,
-        channel: socket.socket,
-        fate: socket.socket,
-    ) -> None:
-        job = Job(channel, fate, sender, client.sock, client.log_lines.get(sender.pid))
-        if self._shared:  # whoever was let in answers for those whom he lets call
-            job.uid = client.uid
-        waiting = [
-            other
-            for other in self._waiting
-            if other.uid == job.uid and other.control is job.control
-        ]
-        if len(waiting) >= _MOST_WAITING:
-            self._end_job(job, Fate(Ending.TOO_MANY, 0, 0))
-            self._record_refusal(sender, "too many calls of this user wait")
-            return
-        self._waiting.append(job)
-        self._watch(fate.fileno(), lambda: self._read_fate_line(job))
-
-    def _drop_clients(self) -> None:
-        """Take no new calls; running ones finish."""
-        for client in list(self._clients):
-            self._drop_client(client)
-
-    def _drop_client(self, client: Client) -> None:
-        """Let go of a control socket; with a listener, of what it still waits for."""
-        self._unwatch(client.sock.fileno())
-        self._clients.remove(client)
+    def _make_room(self) -> None:
+        """Take connections again that were left for lack of room: some was made."""
         if self._listener is not None:
-            for job in [job for job in self._waiting if job.control is client.sock]:
-                self._waiting.remove(job)
-                self._end_job(job, Fate(Ending.NOT_STARTED, 0, 0))
-            for line in list(client.log_lines.values()):
-                self._close_log_line(client, line)
-        client.sock.close()
-        self._listen()
+            self._listener.resume()
 
     # -- workers ---------------------------------------------------------------
 
     def _start_waiting(self) -> None:
-        """Give free slots to the waiting.
-
-        First comes the user with the fewest workers, of its connections likewise.
-        """
+        """Give free slots to the waiting."""
         while self._waiting and (self.slots.free or self._spare is not None):
-            running = [worker.job for worker in self._workers.values()]
-            job = min(self._waiting, key=lambda job: _share(job, running))
+            job = self._waiting.first()
             if self._spare is not None:
                 spare, self._spare = self._spare, None
                 if spare.assign(job):
                     self._workers[spare.slot_number] = spare
-                    self._waiting.remove(job)
+                    self._waiting.start(job)
                 continue
             number = self.slots.take()
             # It stays among the waiting meanwhile: a child that the new thread
             # forks at once must find it, to close it.
             try:
                 self._workers[number] = self._start_worker(job, number)
-                self._waiting.remove(job)
+                self._waiting.start(job)
             except (OSError, RuntimeError) as error:  # no process, no thread
                 self._waiting.remove(job)
                 self.slots.free.append(number)
                 number = getattr(error, "errno", None) or errno.EAGAIN
                 self._end_job(job, Fate(Ending.NO_WORKER, number, 0))
-                self._record_refusal(job.peer, f"no worker: {error}")
+                self.record_refusal(job.peer, f"no worker: {error}")
 
     def _start_worker(self, job: Job, number: int) -> Worker:
         if self._audit is None:
@@ -511,9 +270,6 @@ class Supervisor:
     def _make_worker(self, job: Job, number: int, slot: Slot) -> Worker:
         if self._isolation == "thread":
             return ThreadWorker(job, number, self._service, slot)
-        return self._make_process(job, number, slot)
-
-    def _make_process(self, job: Job | None, number: int, slot: Slot) -> ProcessWorker:
         worker = ProcessWorker(
             job,
             number,
@@ -522,10 +278,13 @@ class Supervisor:
             self._limit_worker,
             lambda: self._close_all_but(job),
         )
-        self._watch(worker.pidfd, lambda: self._reap(worker))
-        for output in worker.outputs:
-            self._add_output(output)
+        self._watch(worker)
         return worker
+
+    def _watch(self, worker: ProcessWorker) -> None:
+        self._loop.watch(worker.pidfd, lambda: self._reap(worker))
+        for output in worker.outputs:
+            self._logs.add_pipe(output)
 
     def _limit_worker(self) -> None:
         """Set a worker's limits; of descriptors it needs no more than was given."""
@@ -557,19 +316,13 @@ class Supervisor:
         for waiting in self._waiting:
             if waiting is not job:
                 waiting.close()
-        for output in self._outputs:
-            os.close(output.reader)
-        for client in self._clients:
-            client.sock.close()
+        self.clients.close_in_worker()
         if self._listener is not None:
-            self._listener.sock.close()
-            self._listener.manager.close()
-        for line in self._log_lines:
-            if job is None or line is not job.log:
-                line.sock.close()
+            self._listener.close_in_worker()
+        self._logs.close_in_worker(None if job is None else job.log)
 
     def _close_own(self) -> None:
-        self._epoll.close()
+        self._loop.close()
         self.slots.close_reader()
         for descriptor in self._signal_pipe:
             os.close(descriptor)
@@ -580,7 +333,7 @@ class Supervisor:
         """Take the wait status of a worker that has ended, and end its job."""
         if not self.slots.is_detached(worker.slot_number):
             worker.kill(group=True)  # before the number of its group is free
-        self._unwatch(worker.pidfd)
+        self._loop.unwatch(worker.pidfd)
         if os.getpid() == 1:
             signal.raise_signal(signal.SIGCHLD)  # orphans may stand behind it
         if self._workers.get(worker.slot_number) is not worker:  # it got no job
@@ -596,6 +349,7 @@ class Supervisor:
         self.slots.free.append(worker.slot_number)
         if self._audit is not None:
             self._audit.ended(worker, fate.status)
+        self._waiting.end(worker.job)
         self._end_job(worker.job, fate)
 
     def _end_job(self, job: Job, fate: Fate) -> None:
@@ -605,9 +359,9 @@ class Supervisor:
         left behind may hold a copy, and the client shall see the end.
         """
         self._tell(job, fate)
-        self._unwatch(job.fate.fileno())
+        self._loop.unwatch(job.fate.fileno())
         job.close()
-        self._listen()
+        self._make_room()
 
     @staticmethod
     def _tell(job: Job, fate: Fate) -> None:
@@ -628,7 +382,7 @@ class Supervisor:
             return
         except OSError:
             data = b""
-        if job in self._waiting:
+        if self._waiting.waits(job):
             self._waiting.remove(job)
             self._end_job(job, Fate(Ending.NOT_STARTED, 0, 0))
         elif data.startswith(KILL):
@@ -640,7 +394,7 @@ class Supervisor:
             worker.leaves_at = monotonic() + _CLEAN_UP
             worker.look_at = min(worker.leaves_at, worker.look_at or math.inf)
         else:
-            self._unwatch(job.fate.fileno())
+            self._loop.unwatch(job.fate.fileno())
 
     def _worker_of(self, job: Job) -> Worker:
         return next(w for w in self._workers.values() if w.job is job)
@@ -757,12 +511,6 @@ class Supervisor:
             worker.job.channel.shutdown(socket.SHUT_RD)
         except OSError:
             pass
-
-
-def _share(job: Job, running: list[Job]) -> tuple[int, int]:
-    """Return how many workers the job's user has, and how many its connection."""
-    of_user = [other for other in running if other.uid == job.uid]
-    return len(of_user), sum(other.control is job.control for other in of_user)
 
 
 def _allow_descriptors(limit: tuple[int, int]) -> None:

@@ -21,38 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+    from privsep._daemon.jobs import Job
     from privsep._daemon.serve import Service
     from privsep._daemon.slots import Slot
-    from privsep._wire.descriptors import Credentials
 else:
     # Without enum and selectors: 4 ms; and signal.signal() makes an enum of what it
     # returns: 30 page faults, which a process pays for that was just forked.
     import _signal as signal
     import _socket as socket
-
-
-class Job:
-    """What a worker is made for: one channel of one client process."""
-
-    def __init__(
-        self,
-        channel: socket.socket,
-        fate: socket.socket,
-        peer: Credentials,
-        control: socket.socket,
-        log: LogLine | None,
-    ) -> None:
-        self.channel = channel
-        self.fate = fate
-        self.peer = peer
-        self.uid = peer.uid  #: whose it counts as
-        self.control = control  #: by which it was asked for
-        self.log = log
-
-    def close(self) -> None:
-        """Close the supervisor's descriptors of it."""
-        self.channel.close()
-        self.fate.close()
 
 
 class Worker:

@@ -1,6 +1,7 @@
 """Attributes of a process that exec, ptrace and death look at: prctl(2).
 
-Runs in the privileged process.
+Runs in the privileged process.  The secure bits are in capabilities(7), "The securebits
+flags".
 """
 
 from __future__ import annotations
@@ -18,7 +19,27 @@ else:
 _PR_SET_PDEATHSIG = 1
 _PR_GET_DUMPABLE = 3
 _PR_SET_DUMPABLE = 4
+_PR_GET_SECUREBITS = 27
+_PR_SET_SECUREBITS = 28
 _PR_SET_NO_NEW_PRIVS = 38
+
+_NOROOT_LOCKED = 1 << 1
+_NO_SETUID_FIXUP = 1 << 2
+_NO_SETUID_FIXUP_LOCKED = 1 << 3
+_KEEP_CAPS_LOCKED = 1 << 5
+_NO_CAP_AMBIENT_RAISE = 1 << 6
+_NO_CAP_AMBIENT_RAISE_LOCKED = 1 << 7
+
+#: Those that are set and locked.  NOROOT is locked *off*: a program that a uid 0 daemon
+#: runs then has the bounding set, which is the context's, and no more.
+SECUREBITS = (
+    _NOROOT_LOCKED
+    | _NO_SETUID_FIXUP
+    | _NO_SETUID_FIXUP_LOCKED
+    | _KEEP_CAPS_LOCKED
+    | _NO_CAP_AMBIENT_RAISE
+    | _NO_CAP_AMBIENT_RAISE_LOCKED
+)
 
 
 def forbid_dumping() -> None:
@@ -41,3 +62,23 @@ def die_with(parent: int) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def lock_securebits() -> None:
+    """Set and lock the secure bits; needs CAP_SETPCAP."""
+    libc.prctl(_PR_SET_SECUREBITS, SECUREBITS)
+
+
+def clear_securebits() -> None:
+    """Clear the secure bits; fails once they are locked.
+
+    Raises:
+        OSError: EPERM.
+
+    """
+    libc.prctl(_PR_SET_SECUREBITS, 0)
+
+
+def securebits() -> int:
+    """Return the secure bits."""
+    return libc.prctl(_PR_GET_SECUREBITS)

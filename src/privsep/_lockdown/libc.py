@@ -1,18 +1,78 @@
-"""System calls for which Python has no function, through ctypes.
+"""System calls for which Python has no function, by the C library.
 
 Runs in the privileged process.  Each raises OSError with errno as os.* would.
+
+This is built of what ctypes is built of: to load ctypes itself takes a millisecond,
+and whoever starts a daemon waits for that.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
+from _ctypes import (
+    FUNCFLAG_CDECL,
+    FUNCFLAG_USE_ERRNO,
+    CFuncPtr,
+    _SimpleCData,
+    dlopen,
+    dlsym,
+    get_errno,
+)
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
-_libc.prctl.restype = ctypes.c_int
-_libc.syscall.restype = ctypes.c_long
+TYPE_CHECKING = False  # not typing's: that is 5 ms
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    _Number: TypeAlias = _SimpleCData[int]
+else:
+    _Number = _SimpleCData
+
+
+class _Int(_Number):
+    _type_ = "i"
+
+
+class _UnsignedInt(_Number):
+    _type_ = "I"
+
+
+class _Long(_Number):
+    _type_ = "l"
+
+
+class _UnsignedLong(_Number):
+    _type_ = "L"
+
+
+class _Pointer(_Number):
+    _type_ = "P"
+
+
+class _Function(CFuncPtr):
+    """A function of the C library, which returns an int; errno is kept."""
+
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = _Int
+
+
+def _function(name: str, *arguments: type[_Number]) -> _Function:
+    function = _Function(dlsym(_LIBRARY, name))
+    if arguments:  # else a number is an int, and bytes are their address
+        function.argtypes = arguments
+    return function
+
+
+#: the process itself, which has the C library
+_LIBRARY = dlopen(None)  # type: ignore[arg-type]
+_prctl = _function("prctl", _Int, *[_UnsignedLong] * 4)
+_capget = _function("capget")
+_capset = _function("capset")
+_ptrace = _function("ptrace", _Long, _Int, _Pointer, _Pointer)
+_unshare = _function("unshare")
+_mount = _function("mount", _Pointer, _Pointer, _Pointer, _UnsignedLong, _Pointer)
+_syscall = _function("syscall")
+_syscall.restype = _Long
 
 
 def prctl(option: int, second: int = 0, third: int = 0) -> int:
@@ -22,7 +82,7 @@ def prctl(option: int, second: int = 0, third: int = 0) -> int:
         OSError: as prctl(2).
 
     """
-    result: int = _libc.prctl(option, second, third, 0, 0)
+    result: int = _prctl(option, second, third, 0, 0)
     if result < 0:
         raise _last_error(f"prctl({option}, {second}, {third})")
     return result
@@ -30,16 +90,16 @@ def prctl(option: int, second: int = 0, third: int = 0) -> int:
 
 def capget() -> tuple[int, int, int]:
     """Return the effective, permitted and inheritable set of a thread."""
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    data = (ctypes.c_uint32 * 6)()
-    if _libc.capget(header, data) < 0:
+    header = (_UnsignedInt * 2)(_CAPABILITY_VERSION_3, 0)
+    data = (_UnsignedInt * 6)()
+    if _capget(header, data) < 0:
         raise _last_error("capget")
     return data[0] | data[3] << 32, data[1] | data[4] << 32, data[2] | data[5] << 32
 
 
 def may_capset(capabilities: int) -> bool:
     """Try to set effective and permitted to `capabilities`; return if it worked."""
-    return _capset(capabilities, capabilities, 0) == 0
+    return _set_capabilities(capabilities, capabilities, 0) == 0
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
@@ -49,11 +109,11 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         OSError: as capset(2).
 
     """
-    if _capset(effective, permitted, inheritable) < 0:
+    if _set_capabilities(effective, permitted, inheritable) < 0:
         raise _last_error("capset")
 
 
-def _capset(effective: int, permitted: int, inheritable: int) -> int:
+def _set_capabilities(effective: int, permitted: int, inheritable: int) -> int:
     low = 0xFFFFFFFF
     data = _CAPABILITY_SETS.pack(
         effective & low,
@@ -63,7 +123,7 @@ def _capset(effective: int, permitted: int, inheritable: int) -> int:
         permitted >> 32,
         inheritable >> 32,
     )
-    result: int = _libc.capset(_CAPABILITY_HEADER, data)
+    result: int = _capset(_CAPABILITY_HEADER, data)
     return result
 
 
@@ -74,8 +134,7 @@ def ptrace_seize(pid: int) -> None:
         OSError: as ptrace(2).
 
     """
-    none = ctypes.c_void_p()
-    if _libc.ptrace(ctypes.c_long(_PTRACE_SEIZE), ctypes.c_int(pid), none, none) < 0:
+    if _ptrace(_PTRACE_SEIZE, pid, None, None) < 0:
         raise _last_error(f"ptrace of process {pid}")
 
 
@@ -86,7 +145,7 @@ def unshare(flags: int) -> None:
         OSError: as unshare(2).
 
     """
-    if _libc.unshare(ctypes.c_int(flags)) < 0:
+    if _unshare(flags) < 0:
         raise _last_error("unshare")
 
 
@@ -97,11 +156,11 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
         OSError: as mount(2).
 
     """
-    result = _libc.mount(
+    result = _mount(
         os.fsencode(source),
         os.fsencode(target),
         os.fsencode(kind),
-        ctypes.c_ulong(flags),
+        flags,
         os.fsencode(options),
     )
     if result < 0:
@@ -115,8 +174,8 @@ def syscall(number: int, *arguments: int | bytes | None) -> int:
         OSError: as syscall(2).
 
     """
-    words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    result: int = _libc.syscall(ctypes.c_long(number), *words)
+    words = [_Long(a) if isinstance(a, int) else a for a in arguments]
+    result: int = _syscall(_Long(number), *words)
     if result < 0:
         raise _last_error(f"system call {number}")
     return result
@@ -130,5 +189,5 @@ _CAPABILITY_SETS = struct.Struct("=6I")
 
 
 def _last_error(what: str) -> OSError:
-    number = ctypes.get_errno()
+    number = get_errno()
     return OSError(number, f"{what}: {os.strerror(number)}")

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 
-from privsep._lockdown import attributes, capabilities, proof, securebits
+from privsep._lockdown import attributes, capabilities, proof
 from privsep._lockdown.capability_names import SETPCAP, SYS_ADMIN, describe, mask
 from privsep._lockdown.status import Status
 from privsep._wire.typed import NamedTuple
@@ -81,7 +81,7 @@ def lock_down(kept: Kept) -> Lockdown:
             enforced = kept.sandbox if ruleset is not None and ruleset.abi else None
             regained = proof.regained(Status.read(descriptor), enforced)
             dumpable = attributes.is_dumpable()
-            bits = securebits.read()
+            bits = attributes.securebits()
             unknown = _filter_system_calls(library, kept.sandbox)
             if library is not None:
                 regained += proof.passed_filter(kept.sandbox)
@@ -92,8 +92,8 @@ def lock_down(kept: Kept) -> Lockdown:
     finally:
         os.close(descriptor)
     differences = _differences(before, after, kept, filtered=library is not None)
-    if _may_bound(before, kept) and bits != securebits.LOCKED:
-        differences.append(f"securebits is {bits}, asked for {securebits.LOCKED}")
+    if _may_bound(before, kept) and bits != attributes.SECUREBITS:
+        differences.append(f"securebits is {bits}, asked for {attributes.SECUREBITS}")
     if dumpable and kept.bounds_programs:
         differences.append("the process is dumpable")
     if regained:
@@ -203,7 +203,7 @@ def _drop(before: Status, kept: Kept) -> None:
     capabilities.clear_ambient()
     capabilities.raise_ambient(inherited)
     if may_set_bounds:
-        securebits.lock()
+        attributes.lock_securebits()
         capabilities.drop_bounding_except(kept.capabilities)
     elif changes_user:
         capabilities.keep_over_setuid(keep=False)

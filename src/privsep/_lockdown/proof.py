@@ -13,7 +13,7 @@ import _socket
 import os
 import resource
 
-from privsep._lockdown import capabilities, libc, securebits
+from privsep._lockdown import attributes, capabilities, libc
 from privsep._lockdown.capability_names import (
     SETGID,
     SETUID,
@@ -21,12 +21,13 @@ from privsep._lockdown.capability_names import (
     describe,
     mask,
 )
-from privsep._lockdown.status import Status
+from privsep._lockdown.status import SIZE, field
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from privsep._lockdown.status import Status
     from privsep.sandbox import Sandbox
 
     #: what it would regain, and the attempt, which must raise OSError
@@ -155,8 +156,8 @@ def _attempts(status: Status) -> Iterator[Attempt]:
         yield "uid 0", lambda: os.setresuid(0, 0, 0)
     if status.gids[1] and not kept & mask([SETGID]):
         yield "gid 0", lambda: os.setresgid(0, 0, 0)
-    if securebits.read() == securebits.LOCKED:
-        yield "other securebits", securebits.clear
+    if attributes.securebits() == attributes.SECUREBITS:
+        yield "other securebits", attributes.clear_securebits
         yield "the ambient set", _raise_ambient(kept or 1)
     if not kept & mask([SYS_PTRACE]) and _is_stronger(1, kept):
         yield "ptrace of process 1", lambda: libc.ptrace_seize(1)
@@ -177,6 +178,7 @@ def _is_stronger(pid: int, kept: int) -> bool:
     except OSError:
         return False
     try:
-        return bool(Status.read(descriptor).permitted & ~kept)
+        permitted = int(field(os.pread(descriptor, SIZE, 0), b"CapPrm"), 16)
     finally:
         os.close(descriptor)
+    return bool(permitted & ~kept)

@@ -81,11 +81,12 @@ class RecordingClient(Client):
             launched = userns.launch(self.context, _NAMESPACES, _SERVE_USERNS)
             what = f"context {self.context.name!r} could not be started by userns"
             _, launched = wait_until_ready(launched, what, "", deadline)
-        return _Mortal(launched, self.context, self._mode)
+        connection = _Mortal(self.context)
+        connection.use(launched, self._mode)
+        return connection
 
-    def _kill(self) -> None:
+    def _kill(self, connection: Connection) -> None:
         """Have the daemon dead, and forget it."""
-        connection = self.ensure_started()
         if isinstance(connection, (InProcess, _Mortal)):
             connection.kill()
         self.lost(connection)
@@ -143,7 +144,7 @@ class RecordingClient(Client):
             self.calls.append(call)
             fault = self.faults.pop(len(self.calls), None)
         if fault == "before":
-            self._kill()
+            self._kill(self.ensure_started())
         elif fault is not None:
             entry = faults.fatal(entry, fault)
         return entry, fault
@@ -156,8 +157,9 @@ class RecordingClient(Client):
             call.result = make(row)
         except BaseException as error:
             call.error = error
-            if fault in ("during", "after"):
-                self._kill()
+            connection = self.connection()
+            if fault in ("during", "after") and connection is not None:
+                self._kill(connection)
             raise
         return call.result
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NoReturn
 
@@ -107,10 +107,23 @@ def _around_coroutine(function: _Function, fault: _Enter) -> _Function:
 
 
 def _around_async_generator(function: _Function, fault: _Enter) -> _Function:
-    async def run(*args: object, **kwargs: object) -> AsyncGenerator[object, None]:
+    async def run(*args: object, **kwargs: object) -> AsyncGenerator[object, object]:
         with fault():
-            async for item in function(*args, **kwargs):
-                yield item
+            async with aclosing(function(*args, **kwargs)) as items:
+                step = items.asend(None)
+                while True:  # what `yield from` does, which is for generators only
+                    try:
+                        item = await step
+                    except StopAsyncIteration:
+                        return
+                    try:
+                        sent = yield item
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - the function's
+                        step = items.athrow(error)
+                    else:
+                        step = items.asend(sent)
 
     return run
 

@@ -21,6 +21,7 @@ from privsep._daemon.serve import Logging, Service
 from privsep._daemon.slots import Slot
 from privsep._testing import faults
 from privsep._wire.control import FATE_SIZE, Ending, Fate
+from privsep.errors import StartError
 
 if TYPE_CHECKING:
     from privsep._daemon.output import LogLine
@@ -56,7 +57,7 @@ class _Worker:
         # What a supervisor would say at a deadline; of no other end it has to tell.
         runs_on = Fate(Ending.RUNS_ON, 0, os.getpid())
         self._supervisors.send(runs_on.to_bytes())
-        self.channel = Channel(ours, self._fate, context)
+        self.channel = Channel(ours, self._fate, context, lambda: None)
         self.thread = threading.Thread(
             target=self._run, args=(context, service), daemon=True
         )
@@ -94,14 +95,29 @@ def _slot() -> Slot:
     return slot
 
 
+def _import_all(context: Context) -> None:
+    """Import the context's modules, which is what a daemon does first.
+
+    Raises:
+        StartError: one of them cannot be imported.
+
+    """
+    try:
+        for name in context.modules:
+            __import__(name)
+    except (Exception, SystemExit) as error:
+        what = f"context {context.name!r} could not be started in-process"
+        msg = f"{what}: {type(error).__name__}: {error}"
+        raise StartError(msg) from error
+
+
 class InProcess(Connection):
     """Stands for the connection to a daemon."""
 
     def __init__(self, context: Context) -> None:
         self.method = METHOD
         self._context = context
-        for name in context.modules:
-            __import__(name)
+        _import_all(context)
         table = faults.with_fatal(context.served_table(), self._die)
         self._service = Service(context.name, table, context.max_message)
         self._service.logging = _OwnLogging()

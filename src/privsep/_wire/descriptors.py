@@ -6,7 +6,6 @@ that it expects; whatever else comes is closed before anybody looks at it.
 
 from __future__ import annotations
 
-import array
 import os
 import struct
 
@@ -19,9 +18,9 @@ else:
     import _socket as socket  # without enum and selectors: 4 ms
 
 _CREDENTIALS = struct.Struct("iII")
+_INT_SIZE = struct.calcsize("i")
 _SO_PEERGROUPS = 59
 _MOST_BYTES = 1024  # as much as Python asks for: 256 groups
-_INT_SIZE = array.array("i").itemsize
 _SCM_PIDFD = 4
 # Numbers: what socket has are enums, whose operators are Python code.
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
@@ -62,12 +61,11 @@ def send(
         OSError: as sendmsg(2).
 
     """
-    rights = array.array("i", descriptors)
     credentials = _CREDENTIALS.pack(os.getpid(), os.geteuid(), os.getegid())
     sock.sendmsg(
         [data],
         [
-            (socket.SOL_SOCKET, socket.SCM_RIGHTS, rights),
+            (socket.SOL_SOCKET, socket.SCM_RIGHTS, packed(descriptors)),
             (socket.SOL_SOCKET, socket.SCM_CREDENTIALS, credentials),
         ],
         flags,
@@ -83,9 +81,9 @@ def receive(sock: socket.socket, size: int, most: int, flags: int = 0) -> Datagr
         OSError: as recvmsg(2).
 
     """
-    space = socket.CMSG_SPACE(_CREDENTIALS.size) + socket.CMSG_SPACE(most * _INT_SIZE)
+    space = socket.CMSG_SPACE(_CREDENTIALS.size) + control_size(most)
     data, ancillary, result, _ = sock.recvmsg(size, space, int(flags) | _CLOSE_ON_EXEC)
-    descriptors = array.array("i")
+    descriptors: list[int] = []
     sender = None
     for level, kind, payload in ancillary:
         if level != socket.SOL_SOCKET:
@@ -93,11 +91,25 @@ def receive(sock: socket.socket, size: int, most: int, flags: int = 0) -> Datagr
         if kind in (socket.SCM_RIGHTS, _SCM_PIDFD):
             # A pidfd comes if whoever shares the socket asked for it; it counts
             # as a descriptor too many.
-            usable = len(payload) - len(payload) % _INT_SIZE
-            descriptors.frombytes(payload[:usable])
+            descriptors += unpacked(payload)
         elif kind == socket.SCM_CREDENTIALS:
             sender = Credentials(*_CREDENTIALS.unpack(payload))
-    return Datagram(data, descriptors.tolist(), sender, bool(result & _TRUNCATED))
+    return Datagram(data, descriptors, sender, bool(result & _TRUNCATED))
+
+
+def packed(descriptors: list[int]) -> bytes:
+    """Return what carries `descriptors` in a message of the kernel's (SCM_RIGHTS)."""
+    return struct.pack(f"{len(descriptors)}i", *descriptors)
+
+
+def unpacked(payload: bytes) -> tuple[int, ...]:
+    """Return the whole numbers in what carries descriptors."""
+    return struct.unpack_from(f"{len(payload) // _INT_SIZE}i", payload)
+
+
+def control_size(most: int) -> int:
+    """Return the room that so many descriptors need beside a message."""
+    return int(socket.CMSG_SPACE(most * _INT_SIZE))
 
 
 def close_all(descriptors: list[int]) -> None:
@@ -126,11 +138,9 @@ def peer_groups(sock: socket.socket) -> set[int]:
         OSError: as getsockopt(2), of `peer_credentials`.
 
     """
-    groups = array.array("I")
     try:
-        groups.frombytes(
-            sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_BYTES)
-        )
+        option = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_BYTES)
     except OSError:
-        pass
+        option = b""
+    groups = struct.unpack(f"{len(option) // 4}I", option)
     return {peer_credentials(sock).gid, *groups}

@@ -7,11 +7,10 @@ there gets the whole of a small message with one system call.
 
 from __future__ import annotations
 
-import array
 import io
 import struct
 
-from privsep._wire.descriptors import close_all
+from privsep._wire.descriptors import close_all, control_size, packed, unpacked
 from privsep._wire.typed import NamedTuple
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
@@ -43,7 +42,7 @@ def call_head(name: bytes) -> struct.Struct:
 _FIRST_READ = 8 * 1024
 _CHUNK = 64 * 1024
 _MOST_DESCRIPTORS = 253  # in one message, SCM_MAX_FD of unix(7)
-_CONTROL_SIZE = socket.CMSG_SPACE(_MOST_DESCRIPTORS * array.array("i").itemsize)
+_CONTROL_SIZE = control_size(_MOST_DESCRIPTORS)
 _MOST_SEGMENTS = 2048
 # The most of a segment that is read at once.  Of more, the reader would for too long
 # have nothing to show to a supervisor that looks for workers to retire.
@@ -262,7 +261,7 @@ class Frames:
             head = _ATTACH + head
         else:
             self._announce(answer)
-        numbers = array.array("i", [file.fileno() for file in files])  # type: ignore[attr-defined]
+        numbers = packed([file.fileno() for file in files])  # type: ignore[attr-defined]
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)]
         try:
             sent = self.sock.sendmsg((head, body), rights)  # there is room for them
@@ -405,7 +404,7 @@ class Frames:
         descriptors: list[int] = []
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                descriptors += array.array("i", payload)
+                descriptors += unpacked(payload)
         return data, descriptors, bool(flags & socket.MSG_CTRUNC)
 
     def _send_rest(self, views: list[memoryview], sent: int) -> None:

@@ -3,7 +3,7 @@
 Runs in both processes, when the first such value is met: whoever sends one has its
 module loaded, and who receives one loads that module then.  Which module that is,
 is said by the table here, never by the wire; so a daemon whose functions take none
-of these loads neither this nor any of them (but datetime, which msgpack needs).
+of these loads neither this nor any of them.
 
 What is read may be hostile: it goes through the type's own constructor, and what
 that refuses is `Malformed`.

@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import struct
 
-import msgpack
-
+from privsep._wire import messagepack
 from privsep._wire.descriptors import close_all
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
@@ -51,11 +50,11 @@ _NATIVE = frozenset({type(None), bool, int, float, str})
 _NATIVE_OR_BYTES = _NATIVE | {bytes}
 _PLACE = struct.Struct("!I")
 _COMPLEX_PARTS = struct.Struct("!dd")
-_MARK_OF: dict[type, msgpack.ExtType] = {
-    tuple: msgpack.ExtType(_TUPLE, b""),
-    set: msgpack.ExtType(_SET, b""),
-    frozenset: msgpack.ExtType(_FROZENSET, b""),
-    dict: msgpack.ExtType(_MAPPING, b""),
+_MARK_OF: dict[type, messagepack.ExtType] = {
+    tuple: messagepack.ExtType(_TUPLE, b""),
+    set: messagepack.ExtType(_SET, b""),
+    frozenset: messagepack.ExtType(_FROZENSET, b""),
+    dict: messagepack.ExtType(_MAPPING, b""),
 }
 
 
@@ -233,16 +232,16 @@ class Encoder:
             place = _PLACE.pack(len(self.segments))
             self.segments.append(memoryview(value))
             self.something_beside = True
-            return msgpack.ExtType(code, place)
+            return messagepack.ExtType(code, place)
         if type(value) is bytes:
             return value
-        return msgpack.ExtType(_BYTEARRAY, bytes(value))
+        return messagepack.ExtType(_BYTEARRAY, bytes(value))
 
-    def _lower_scalar(self, value: object) -> msgpack.ExtType:
+    def _lower_scalar(self, value: object) -> messagepack.ExtType:
         """Return the extension for `value`; an open file is noted, to be sent along."""
         if type(value) is complex:
             parts = _COMPLEX_PARTS.pack(value.real, value.imag)
-            return msgpack.ExtType(_COMPLEX, parts)
+            return messagepack.ExtType(_COMPLEX, parts)
         if self._beside and type(value) not in _writers:
             from privsep._wire import open_files  # noqa: PLC0415 - hardly ever
 
@@ -256,7 +255,7 @@ class Encoder:
                 if len(self.files) > open_files.MOST:
                     msg = f"more than {open_files.MOST} open files in one message"
                     raise LimitExceeded(msg)
-                return msgpack.ExtType(*lowered)
+                return messagepack.ExtType(*lowered)
         return _lower_scalar(value)
 
     def _lower_items(self, items: Iterable[object], depth: int) -> Iterable[object]:
@@ -292,7 +291,7 @@ def _has_no_large(items: Iterable[object]) -> bool:
     return True
 
 
-def _lower_scalar(value: object) -> msgpack.ExtType:
+def _lower_scalar(value: object) -> messagepack.ExtType:
     kind = type(value)
     found = _writers.get(kind)
     if found is None:
@@ -304,7 +303,7 @@ def _lower_scalar(value: object) -> msgpack.ExtType:
         _writers[kind] = found
     number, write = found
     try:
-        return msgpack.ExtType(number, write(value))
+        return messagepack.ExtType(number, write(value))
     except TypeError as error:
         msg = f"{_type_name(kind)} with {error}"
         raise UnsupportedType(msg) from None
@@ -316,16 +315,16 @@ def _type_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _big_integer(value: object) -> msgpack.ExtType:
+def _big_integer(value: object) -> messagepack.ExtType:
     """Encode what msgpack found no place for: integers beyond 64 bits."""
     if type(value) is not int:  # changed by another thread since it was checked
         raise UnsupportedType(_type_name(type(value)))
     size = value.bit_length() // 8 + 1
-    return msgpack.ExtType(_INTEGER, value.to_bytes(size, "big", signed=True))
+    return messagepack.ExtType(_INTEGER, value.to_bytes(size, "big", signed=True))
 
 
-def _new_packer() -> msgpack.Packer:
-    return msgpack.Packer(  # type: ignore[call-arg]
+def _new_packer() -> messagepack.Packer:
+    return messagepack.Packer(  # type: ignore[call-arg]
         strict_types=True,
         unicode_errors="surrogatepass",
         default=_big_integer,
@@ -413,7 +412,7 @@ def decode(data: bytes | bytearray | memoryview) -> object:
         # Most messages hold nothing but what MessagePack has, and no hook needs
         # to be called; so few bytes cannot hold too many elements.
         try:
-            return msgpack.unpackb(
+            return messagepack.unpackb(
                 data,
                 strict_map_key=False,
                 unicode_errors="surrogatepass",
@@ -464,7 +463,7 @@ def _decode_with_hooks(
     state = _Decoding(descriptors, segments)
     bound = min(MAX_ELEMENTS + 1, len(data))
     try:
-        value = msgpack.unpackb(
+        value = messagepack.unpackb(
             data,
             strict_map_key=False,
             unicode_errors="surrogatepass",
@@ -494,6 +493,6 @@ def _found_extension(code: int, payload: bytes) -> object:
 def _as_ours(error: Exception) -> Exception:
     if isinstance(error, (LimitExceeded, Malformed)):
         return error
-    if isinstance(error, (msgpack.StackError, RecursionError)):
+    if isinstance(error, (messagepack.StackError, RecursionError)):
         return LimitExceeded("containers nested too deep")
     return Malformed(f"not a message of privsep: {error or type(error).__name__}")

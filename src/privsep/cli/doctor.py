@@ -19,6 +19,7 @@ from privsep._lockdown.ids import Ids
 from privsep._start import exec as exec_
 from privsep._start import namespaces, rules, sudo, trust
 from privsep._start import socket as socket_
+from privsep.audit import HEAD_SUFFIX
 from privsep.errors import PrivsepError, StartError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _DEADLINE = 10.0  # seconds
 _MOST_SHOWN = 5
+_WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Finding(NamedTuple):
@@ -84,8 +86,9 @@ class Diagnosis:
                 self.method = name
             if self.method or name == "socket":
                 break
-        if self.method == "exec":
-            needs += _own_audit(context)
+        if self.method in ("exec", "sudo"):
+            writer = os.getuid() if self.method == "exec" else 0
+            needs += _audit_files(context, writer)
         if self.method != "socket" and any(each.holds is False for each in needs):
             self.method = None
         self.findings = [*_here(context), *needs]
@@ -105,7 +108,7 @@ def _here(context: Context) -> Iterator[Finding]:
 
 def _annotations(context: Context) -> Iterator[Finding]:
     try:
-        context.check_annotations()
+        context.served_table()
     except StartError as error:
         yield _bad("annotation", str(error), "the daemon would not start")
 
@@ -128,15 +131,65 @@ def _audit(context: Context) -> Iterator[Finding]:
         yield Finding("audit", f"{path}: {text}", remedy, holds=is_file)
 
 
-def _own_audit(context: Context) -> Iterator[Finding]:
-    """Look at whether this user may write the audit's file: by exec, it does."""
+def _audit_files(context: Context, writer: int) -> Iterator[Finding]:
+    """Look at what the audit's writer would find: it has a uid and no capability."""
     path = None if context.audit is None else context.audit.file
     if path is None:
         return
-    place = path if os.path.exists(path) else os.path.dirname(path)
-    if not os.access(place, os.W_OK):
-        remedy = "by exec the audit is this user's: let it write there"
-        yield _bad("audit file", f"{place} is not for this user to write", remedy)
+    for each in (path, path + HEAD_SUFFIX):
+        trouble = _trouble(each, writer)
+        if trouble:
+            remedy = f"the audit is written as uid {writer}, without capabilities"
+            yield _bad("audit file", trouble, remedy)
+
+
+def _trouble(path: str, writer: int) -> str:
+    """Return why the audit's writer would not write `path`; "" if it would."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        place = os.path.dirname(path)
+        may_make = _may(place, os.W_OK | os.X_OK, writer)
+        return "" if may_make else f"{place} is not for uid {writer} to write"
+    except OSError:  # `_audit` has said it
+        return ""
+    if not _may(path, os.R_OK | os.W_OK, writer):
+        return f"{path} is not for uid {writer} to write"
+    if found.st_uid not in (0, writer):
+        return f"{path} belongs to uid {found.st_uid}"
+    if found.st_mode & _WRITABLE_BY_OTHERS:
+        return f"{path} is for others to write (mode {found.st_mode & 0o7777:04o})"
+    return ""
+
+
+def _may(path: str, mode: int, uid: int) -> bool:
+    """Return whether a process of `uid` without capabilities has access to `path`."""
+    if uid != os.getuid():
+        return _mode_lets(path, mode, uid)
+    if uid:
+        return os.access(path, mode)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            capabilities.set_all(0)
+            status = 0 if os.access(path, mode) else 1
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def _mode_lets(path: str, mode: int, uid: int) -> bool:
+    """Judge by owner and mode, as far as this user sees them; its group is `uid`."""
+    above = os.path.dirname(path)
+    try:
+        found = os.stat(path)
+    except OSError:  # whoever starts the daemon may see more
+        return True
+    shift = 6 if found.st_uid == uid else 3 if found.st_gid == uid else 0
+    if mode & ~(found.st_mode >> shift):
+        return False
+    return above == path or _mode_lets(above, os.X_OK, uid)
 
 
 def _kernel(context: Context) -> Iterator[Finding]:
@@ -246,7 +299,9 @@ def _may_start(said: rules.Rules, context: Context) -> Finding:
     elif more:
         text = f"capabilities in {said.path} does not have {describe(more)}"
     else:
-        return _good("sudo rules", f"nothing in {said.path} forbids it")
+        there = os.path.exists(said.path)
+        text = f"nothing in {said.path} forbids it" if there else f"no {said.path}"
+        return _good("sudo rules", text)
     return _bad("sudo rules", text, "root may add it there")
 
 
@@ -312,9 +367,10 @@ def _userns(context: Context, *, ready: bool) -> Iterator[Finding]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        said = "start('userns') would work, for development"
+        said = "start('userns') would not work"
         try:
             namespaces.enter(())
+            said = "start('userns') would work, for development"
         except namespaces.Forbidden as error:
             said = str(error)
         finally:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from privsep._daemon.audit import messages
 from privsep._daemon.audit.ledger import Ledger
 from privsep._daemon.audit.messages import complain
-from privsep._lockdown.descriptors import replace_all_except
+from privsep._daemon.environment import replace_descriptors
 from privsep._lockdown.ids import Ids
 from privsep._lockdown.order import Kept, lock_down
 from privsep._wire import descriptors
@@ -58,7 +58,7 @@ def run(
 ) -> NoReturn:
     """Be the writer; never return."""
     try:
-        replace_all_except({sock.fileno(), refusals.fileno(), bell})
+        replace_descriptors({sock.fileno(), refusals.fileno(), bell})
         for number in (signal.SIGTERM, signal.SIGXFSZ):  # it ends with its senders
             signal.signal(number, signal.SIG_IGN)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,0 +1,59 @@
+"""Services that run rootwrap by scripts of their own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import environments
+from clients import needs_root, place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["place"]
+
+
+def _policy(place: Path, *commands: str) -> Path:
+    """Write a policy that allows some commands; return its path."""
+    filters = place / "filters"
+    filters.mkdir()
+    lines = [f"{name}: CommandFilter, {name}, root" for name in commands]
+    (filters / "a.filters").write_text("\n".join(["[Filters]", *lines, ""]))
+    config = place / "rootwrap.conf"
+    config.write_text(f"[DEFAULT]\nfilters_path = {filters}\n")
+    return config
+
+
+@needs_root
+def test_a_console_script_of_a_service_runs_rootwrap(place: Path) -> None:
+    """As nova-rootwrap does, which names a function."""
+    config = _policy(place, "echo")
+    script = "from oslo_rootwrap.cmd import main; main()"
+    words = ("-c", script, str(config), "echo", "hello")
+    assert environments.finish(environments.begin("ours", *words)) == "hello\n"
+
+
+@needs_root
+def test_commands_of_several_threads_run_at_once_by_rootwraps_daemon(
+    place: Path,
+) -> None:
+    config = _policy(place, "cat", "cp")
+    os.mkfifo(place / "fifo")
+    (place / "file").write_text("met")
+    # Neither ends before the other has begun.  The daemon is a service's own script.
+    script = f"""
+import sys, threading
+from oslo_rootwrap.client import Client
+serve = "from oslo_rootwrap import cmd; cmd.daemon()"
+rootwrap = Client([sys.executable, "-c", serve, "{config}"])
+said = []
+reader = threading.Thread(
+    target=lambda: said.append(rootwrap.execute(["cat", "{place}/fifo"])))
+reader.start()
+print(rootwrap.execute(["cp", "{place}/file", "{place}/fifo"]))
+reader.join()
+print(said[0])
+"""
+    out = environments.finish(environments.begin("ours", "-c", script))
+    assert out == "(0, '', '')\n(0, 'met', '')\n"

@@ -1,0 +1,3 @@
+"""Leaves the interpreter as a script does."""
+
+raise SystemExit(3)
