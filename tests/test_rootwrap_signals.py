@@ -15,7 +15,6 @@ from commanding import (
     NEVER,
     Fifo,
     Shared,
-    children,
     daemon_of,
     held,
     own,
@@ -25,6 +24,7 @@ from commanding import (
     valid_arguments,
     wait_until_gone,
 )
+from procfs import children
 
 import privsep
 from privsep._wire.frames import HEADER, Frames, Kind
