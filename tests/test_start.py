@@ -117,6 +117,7 @@ def test_an_unprivileged_user_starts_a_daemon_of_root_through_doas(
 ) -> None:
     doas_rule("service:network")
     lines = public_python.run(
+        START_AND_CALL,
         "network",
         "sudo",
         '{"helper": ["doas", "-n"]}',

@@ -30,6 +30,8 @@ CALL_HEADER = struct.Struct("!diH")
 Seconds that the client still waits (inf: no deadline); the least level of logging
 records that it handles; the size of the entrypoint's name.
 """
+FOREVER = float("inf")
+"""Seconds of what has no deadline; math is a library to load, that says the same."""
 COUNT = struct.Struct("!I")
 """The body of a NEXT."""
 
