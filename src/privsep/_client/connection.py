@@ -59,25 +59,48 @@ class Connection:
         self._process = launched.process
         self._logs.use(launched.stderr, launched.said)
 
-    def _introduce(self, deadline: float) -> None:
+    def _introduce(self) -> None:
+        """Say HELLO, unless that is said; who waits for room does not hold the lock.
+
+        Raises:
+            ConnectionError, BlockingIOError: as `_send`.
+
+        """
         with self._introducing:
             if not self._introduced:
                 with self._logs.open_line() as daemon_end:
-                    self._send(HELLO, [daemon_end.fileno()], deadline)
+                    self._send(HELLO, [daemon_end.fileno()])
                 self._introduced = True
 
-    def _send(self, data: bytes, ends: list[int], deadline: float) -> None:
-        while True:
-            try:
-                descriptors.send(self._control, data, ends, socket.MSG_DONTWAIT)
-            except BlockingIOError:  # the daemon is stopped, or very busy
-                self._wait_for_room(deadline)
-            except OSError as error:
-                if error.errno != errno.EBADF:
-                    raise
-                raise ConnectionError(*error.args) from None  # another thread let go
-            else:
-                return
+    def _send(self, data: bytes, ends: list[int]) -> None:
+        """Send one datagram.
+
+        Raises:
+            ConnectionError: the daemon is gone.
+            BlockingIOError: there is no room: it is stopped, or very busy.
+
+        """
+        try:
+            descriptors.send(self._control, data, ends, socket.MSG_DONTWAIT)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            raise ConnectionError(*error.args) from None  # another thread let go
+
+    def duplicate_control(self) -> socket.socket:
+        """Return a control socket for a task, to wait by: a loop has one task for each.
+
+        Raises:
+            ConnectionError: another thread let go of the daemon.
+            OSError: no descriptors.
+
+        """
+        try:
+            return forking.duplicate(self._control)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            raise ConnectionError(*error.args) from None
 
     def _wait_for_room(self, deadline: float) -> None:
         """Return when the control socket may take a datagram again, or soon after."""
@@ -103,14 +126,21 @@ class Connection:
             OSError: no descriptors.
 
         """
+        while True:
+            try:
+                return self._try_to_open_channel()
+            except BlockingIOError:
+                self._wait_for_room(deadline)
+
+    def _try_to_open_channel(self) -> Channel:
         if not self._introduced:
-            self._introduce(deadline)
+            self._introduce()
         ours, workers = forking.socket_pair()
         fate, supervisors = forking.socket_pair()
         with workers, supervisors:
             try:
                 ends = [workers.fileno(), supervisors.fileno()]
-                self._send(REQUEST, ends, deadline)
+                self._send(REQUEST, ends)
             except BaseException:
                 ours.close()
                 fate.close()

@@ -36,6 +36,19 @@ def socket_pair(
     return pair
 
 
+def duplicate(sock: socket.socket) -> socket.socket:
+    """Return a second descriptor of `sock`, which a forked child closes.
+
+    Raises:
+        OSError: as dup(2).
+
+    """
+    with undivided:
+        second = sock.dup()
+        _own.add(weakref.ref(second, _own.discard))
+    return second
+
+
 def _in_child() -> None:
     for reference in list(_own):
         sock = reference()

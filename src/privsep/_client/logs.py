@@ -58,7 +58,10 @@ class LogReader:
 
         It is made when it is sent, because the daemon takes only what its sender
         made, and a service may drop its privileges between start and first call.
+        If there was no room for it, another is made.
         """
+        if self._line is not None:
+            self._line.close()
         self._line, daemon_end = forking.socket_pair(socket.SOCK_SEQPACKET)
         return daemon_end
 
@@ -97,9 +100,10 @@ class LogReader:
                 except OSError:  # the reader has closed it
                     pass
         self.start()
-        thread = cast("threading.Thread", self._thread)
-        if thread is not threading.current_thread():
-            thread.join(timeout)
+        if self._thread is None:
+            self._run()
+        elif self._thread is not threading.current_thread():
+            self._thread.join(timeout)
 
     def _run(self) -> None:
         readers: dict[socket.socket, Callable[[], bool]] = {}

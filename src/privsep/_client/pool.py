@@ -40,8 +40,12 @@ class Turn:
         self.place = place
         self.come()
 
-    def is_waited_for(self) -> bool:
-        """Return whether the caller can still come to know."""
+    def is_over(self) -> bool:
+        """Return whether the caller will never come to know."""
+        return False
+
+    def can_go_on(self) -> bool:
+        """Return whether the caller comes to know at once."""
         return True
 
     def come(self) -> None:
@@ -106,6 +110,7 @@ class Pool:
             OSError: as `open_channel`.
 
         """
+        turn.look_again = self._settle
         place = self._place_or_queue(turn)
         if place is None:
             try:
@@ -199,10 +204,11 @@ class Pool:
         """
         with self._lock:
             while self._turns and (channel := self._pop_idle()):
-                if turn := self._next_turn():
-                    turn.hand(channel)
-                else:
+                turn = self._next_turn()
+                if turn is None:
                     self.idle.append(channel)
+                    break
+                turn.hand(channel)
             while len(self._places) < self._size and (turn := self._next_turn()):
                 place = Place()
                 self._places.add(place)
@@ -228,10 +234,15 @@ class Pool:
             return None
 
     def _next_turn(self) -> Turn | None:
-        """Return who has waited longest, now out of the queue; None: nobody waits."""
-        while self._turns:
-            turn = self._turns.popleft()
-            if turn.is_waited_for():
+        """Return who has waited longest, now out of the queue; None: nobody waits.
+
+        Who cannot go on now keeps its place in the queue, and looks again when it can.
+        """
+        for turn in tuple(self._turns):
+            can_go_on = turn.can_go_on()
+            if can_go_on or turn.is_over():
+                self._turns.remove(turn)
+            if can_go_on:
                 return turn
         return None
 
