@@ -79,6 +79,8 @@ class Kind:
     THROW: Final = 11  #: to the worker: an exception; answered by the same, empty
     CLOSE: Final = 12  #: to the worker: no item more is wanted
 
+    SIGNAL: Final = 14  #: to the worker: a byte for the command that it runs
+
 
 _ATTACH = HEADER.pack(0, Kind.ATTACH)
 
