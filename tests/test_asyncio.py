@@ -144,7 +144,9 @@ def test_an_exception_is_raised_where_it_is_awaited(service: Awaited) -> None:
     async def main() -> None:
         with pytest.raises(privsep.Refused, match="parameter number: expected"):
             await service.judged(7, Color.RED)
-        with pytest.raises(privsep.Unserializable, match="argument 1 holds a object"):
+        with pytest.raises(
+            privsep.Unserializable, match="argument 1 holds a value of type object"
+        ):
             await privsep.aio(service.echo)(object())
         assert await service.judged(2, Color.RED) == [Point(2, Color.RED)]
 

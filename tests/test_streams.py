@@ -218,7 +218,11 @@ def test_an_exception_comes_after_the_items_before_it(service: Streaming) -> Non
 @pytest.mark.parametrize(
     ("kind", "error", "words"),
     [
-        ("object", privsep.Unserializable, "item 2 of .*is a object, which does not"),
+        (
+            "object",
+            privsep.Unserializable,
+            "item 2 of .*holds a value of type object, which",
+        ),
         ("large", privsep.MessageTooLarge, "item 2 of .*has 70005 bytes"),
         ("deep", privsep.MessageTooLarge, "item 2 of .*nested deeper than 100"),
     ],
@@ -238,7 +242,7 @@ def test_an_item_that_does_not_cross_ends_the_stream(
 def test_a_result_that_does_not_cross_comes_after_the_items(service: Streaming) -> None:
     stream = service.return_object()
     assert next(stream) == 1
-    with pytest.raises(privsep.Unserializable, match="returned a object"):
+    with pytest.raises(privsep.Unserializable, match="returned a value of type object"):
         next(stream)
 
 
@@ -390,7 +394,9 @@ def test_nothing_can_be_sent_before_the_first_item(service: Streaming) -> None:
     with pytest.raises(TypeError, match="just-started generator"):
         stream.send(1)
     assert next(stream) == "first"
-    with pytest.raises(privsep.Unserializable, match=r"sent to .*holds a object"):
+    with pytest.raises(
+        privsep.Unserializable, match=r"sent to .*holds a value of type object"
+    ):
         stream.send(object())
     assert stream.send(1) == 1
     stream.close()

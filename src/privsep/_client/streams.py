@@ -166,7 +166,10 @@ class Conversation:
         try:
             body = Encoder().encode(value)
         except UnsupportedType as error:
-            msg = f"what is sent to {name} holds a {error}, which does not cross"
+            msg = (
+                f"what is sent to {name} holds a value of type {error}, which does "
+                "not cross"
+            )
             raise errors.Unserializable(msg) from None
         except LimitExceeded as error:
             msg = f"what is sent to {name} has {error}"
