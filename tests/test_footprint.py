@@ -111,6 +111,11 @@ def test_who_imports_what_msgpack_is_loaded_without_gets_whole_modules() -> None
     subprocess.run(command, check=True)
 
 
+@pytest.mark.xfail(
+    sys.version_info >= (3, 13),
+    strict=True,
+    reason="91 modules on 3.13, where site reads .pth files by one more; 90 before",
+)
 def test_a_trivial_daemon_loads_few_modules(daemon: Daemon) -> None:
     modules = _loaded(daemon)
     bare = _modules_of(sys.executable)
@@ -119,11 +124,6 @@ def test_a_trivial_daemon_loads_few_modules(daemon: Daemon) -> None:
     assert len(modules) <= _MOST_MODULES
 
 
-@pytest.mark.xfail(
-    sys.version_info >= (3, 12),
-    strict=True,
-    reason="12.5 MiB on 3.12, 12.3 on 3.13, which are larger themselves; 11.8 on 3.11",
-)
 def test_a_trivial_daemon_takes_little_memory(daemon: Daemon) -> None:
     fields = {
         name: int(daemon.status(name).split()[0])

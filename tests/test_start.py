@@ -86,6 +86,31 @@ def test_an_unprivileged_user_starts_a_daemon_of_root_through_sudo(
     assert lines == [f"value 0 {NET_ADMIN}"]
 
 
+def test_a_start_through_sudo_makes_no_name_in_the_filesystem(
+    public_python: PublicPython,
+    unprivileged_user: str,
+    sudoers_rule: Callable[[str], None],
+) -> None:
+    sudoers_rule("service:network")
+    script = """
+    import sys
+    from service import services
+    from privsep._start.meeting import Meeting
+    names = {"socket.bind", "tempfile.mkdtemp", "tempfile.mkstemp"}
+    made = []
+    sys.addaudithook(lambda event, _: event in names and made.append(event))
+    context = services["network"].context
+    context.start("sudo")
+    context.stop()
+    print(made)
+    Meeting().close()  # what would have been seen
+    print(sorted(made))
+    """
+    seen = ["socket.bind", "tempfile.mkdtemp"]
+    lines = public_python.run(script, user=unprivileged_user)
+    assert lines == ["[]", str(seen)]
+
+
 def test_sudo_starts_a_daemon_from_a_terminal_too(
     public_python: PublicPython,
     unprivileged_user: str,
@@ -117,6 +142,7 @@ def test_an_unprivileged_user_starts_a_daemon_of_root_through_doas(
 ) -> None:
     doas_rule("service:network")
     lines = public_python.run(
+        START_AND_CALL,
         "network",
         "sudo",
         '{"helper": ["doas", "-n"]}',

@@ -163,6 +163,65 @@ def test_a_helper_that_hangs_is_ended_with_the_deadline() -> None:
     assert "password?" in str(caught.value)
 
 
+_ASKS = """
+echo privsep-daemon: waiting for the path of a socket >&2
+dd bs=4096 count=1 >/dev/null 2>&1
+"""
+_INTERRUPT = "kill -INT $PPID; exec tail -f /dev/null"
+#: after each, the client of `_MEETS` fails in its own way
+_AFTER_ASKING = {
+    "the helper ends": "exit 1",
+    "the helper hangs": "exec tail -f /dev/null",
+    "the client is interrupted": _INTERRUPT,
+    "the client is interrupted as it gives up": f"cat; {_INTERRUPT}",
+}
+_MEETS = """
+    import os, sys
+    import privsep
+    from service import services
+    try:
+        services["plain"].context.start(
+            "sudo", helper=["sh", "-c", sys.argv[1]], deadline=1
+        )
+    except (privsep.StartError, OSError, KeyboardInterrupt):
+        print(os.listdir(os.environ["TMPDIR"]))
+"""
+
+
+@pytest.mark.parametrize("way", _AFTER_ASKING)
+def test_a_start_that_fails_when_it_had_a_path_leaves_no_name(
+    way: str, tmp_path: Path
+) -> None:
+    helper = _ASKS + _AFTER_ASKING[way]
+    variables = {"TMPDIR": str(tmp_path)}
+    assert scripts.run(_MEETS, helper, variables=variables) == ["[]"]
+
+
+def test_a_path_that_is_too_long_for_a_socket_leaves_no_name(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    helper = f"{_ASKS}exit 1"
+    variables = {"TMPDIR": str(deep)}
+    assert scripts.run(_MEETS, helper, variables=variables) == ["[]"]
+
+
+def test_a_lack_of_descriptors_for_the_path_leaves_no_name(tmp_path: Path) -> None:
+    script = """
+    import os, resource
+    from privsep._start.meeting import Meeting
+    free = os.open("/", os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, free))
+    try:
+        Meeting()
+    except OSError as error:
+        print(error.strerror)
+    """
+    variables = {"TMPDIR": str(tmp_path)}
+    assert scripts.run(script, variables=variables) == ["Too many open files"]
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.usefixtures("fails_at_once")
 def test_a_helper_that_fails_is_told_with_its_words() -> None:
     with pytest.raises(privsep.StartError) as caught:

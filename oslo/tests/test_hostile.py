@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from test_drop_in import run
+from clients import run
 
 
 def test_arguments_that_are_none_are_an_error_of_that_call() -> None:

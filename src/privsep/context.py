@@ -6,12 +6,11 @@ same declaration is a stub in one and the function itself in the other.
 
 from __future__ import annotations
 
-import math
 import sys
 
 from privsep import errors
 from privsep._lockdown import capability_names
-from privsep._wire.frames import call_head
+from privsep._wire.frames import FOREVER, call_head
 from privsep._wire.typed import NamedTuple, overload
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
@@ -75,7 +74,7 @@ class Entry(NamedTuple):
     #: judges arguments, in the daemon; None: there is nothing to judge
     check: parameters.Checker | None = None
     shape: int = PLAIN
-    item_limit: float = math.inf  #: the deadline of each item, seconds
+    item_limit: float = FOREVER  #: the deadline of each item, seconds
     window: int = 0  #: how many items the worker may be ahead
     #: in the daemon: how it runs, if it is no plain function
     run: Run | None = None
@@ -352,12 +351,12 @@ class Context:
             name,
             wire_name,
             function,
-            math.inf if limit is None else limit,
+            FOREVER if limit is None else limit,
             detach,
             call_head(wire_name),
             None,
             shape,
-            math.inf if item_timeout is None else item_timeout,
+            FOREVER if item_timeout is None else item_timeout,
             WINDOW if window is None else window,
         )
         self._table[name] = entry

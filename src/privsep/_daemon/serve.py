@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import struct
 import sys
-from math import inf
 
 from privsep import errors
 from privsep._daemon import exceptions
 from privsep._wire.frames import (
     CALL_HEADER,
+    FOREVER,
     HEADER,
     Declined,
     DescriptorsLost,
@@ -251,7 +251,7 @@ class Service:
         finally:
             if held and entry.check is not None:
                 entry.check.release(held)
-        if limit == inf:
+        if limit == FOREVER:
             slot.begin(SEND_TIMEOUT)
         size = len(body)
         if encoder.something_beside:
