@@ -372,6 +372,21 @@ def test_a_daemon_that_died_in_a_call_can_be_started_again(
     assert processes.echo(1) == 1
 
 
+def test_a_daemon_that_died_in_a_stream_can_be_started_again(
+    processes: Awaited,
+) -> None:
+    async def main() -> None:
+        stream = processes.answer("first")
+        assert await anext(stream) == "first"
+        await asyncio.to_thread(kill, daemon_pid())
+        with pytest.raises(privsep.DaemonGone):
+            await anext(stream)
+
+    run(main())
+    processes.context.start(METHOD)
+    assert processes.echo(1) == 1
+
+
 def test_a_killed_daemon_is_told(processes: Awaited, held: Fifo) -> None:
     async def main() -> None:
         task = asyncio.create_task(processes.hold_async(held.path))

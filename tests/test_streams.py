@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import streaming
+from conftest import METHOD
 from observe import Fifo, Forked, Release, Threads, children, daemon_pid, held, kill
 
 import privsep
@@ -354,6 +355,8 @@ def test_a_killed_daemon_is_told_with_the_next_item(processes: Streaming) -> Non
     kill(daemon_pid())
     with pytest.raises(privsep.DaemonGone):
         next(stream)
+    processes.context.start(METHOD)
+    assert list(processes.numbers_in_turn("/dev/null", 2)) == [0, 1]
 
 
 # -- throw, send ---------------------------------------------------------------
