@@ -275,6 +275,7 @@ _OF_TYPING = (
         "Missing | int",
         "1 +",
         "'int'",
+        " int",
         "1",
     ),
     *(

@@ -528,7 +528,9 @@ class Context:
         if isinstance(helper, str):
             msg = f"helper is {helper!r}; it must be a sequence: {helper.split()!r}"
             raise ValueError(msg)  # noqa: TRY004 - as every mistake here
-        names = _strings("namespaces", namespaces)
+        names: tuple[str, ...] = NAMESPACES
+        if namespaces is not NAMESPACES:
+            names = _strings("namespaces", namespaces)
         client.start(StartOptions(method, tuple(helper), names, path, deadline))
 
     def stop(self) -> None:
