@@ -26,6 +26,7 @@ from forks import fork
 from observe import children
 from service import Service
 
+from privsep._lockdown import libc
 from privsep.audit import main as audit_command
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 _IN_MODIFY, _IN_CREATE = 0x2, 0x100
+_CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 
 _MODULE = """\
 import compromised
@@ -134,6 +137,30 @@ def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
         sys.modules.pop(module_name, None)
 
 
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    """A datagram socket as syslog and journald have it.
+
+    As long as it is not read it holds eleven datagrams (net.unix.max_dgram_qlen).
+    """
+    with bound(tmp_path / "socket") as sock:
+        yield sock
+
+
+@contextmanager
+def bound(path: Path) -> Generator[socket.socket, None, None]:
+    """Give a datagram socket at a path."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(path))
+        yield sock
+
+
+def hide_mounts() -> None:
+    """Keep to this process, and its children, what it mounts from now on."""
+    libc.unshare(_CLONE_NEWNS)
+    libc.mount("none", "/", "none", _MS_REC | _MS_PRIVATE)
+
+
 def _keywords(values: dict[str, object]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
@@ -153,10 +180,10 @@ def peer() -> dict[str, int]:
 
 def wait_for(directory: Path, condition: Callable[[], bool]) -> None:
     """Wait, without a limit of its own, until what is in a directory meets it."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    watch = libc.inotify_init1(os.O_CLOEXEC)
+    c_library = ctypes.CDLL(None, use_errno=True)
+    watch = c_library.inotify_init1(os.O_CLOEXEC)
     try:
-        libc.inotify_add_watch(watch, bytes(directory), _IN_MODIFY | _IN_CREATE)
+        c_library.inotify_add_watch(watch, bytes(directory), _IN_MODIFY | _IN_CREATE)
         while not condition():
             os.read(watch, 4096)
     finally:

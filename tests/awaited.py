@@ -222,3 +222,14 @@ threaded_context = privsep.Context(
     "awaited-threads", capabilities=[], timeout=120.0, workers=2, isolation="thread"
 )
 threaded = Awaited(threaded_context)
+many_context = privsep.Context(
+    "awaited-many", capabilities=[], timeout=120.0, workers=32
+)
+many = Awaited(many_context)
+late_context = privsep.Context(
+    "awaited-late",
+    capabilities=[],
+    modules=["awaited", "waiting"],
+    environment=["PRIVSEP_TEST_BEGUN", "PRIVSEP_TEST_GO_ON"],
+)
+late = Awaited(late_context)

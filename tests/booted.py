@@ -161,9 +161,9 @@ def _control_groups() -> Path:
     """Return where control groups of version 2 are mounted: cgroups(7)."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
-        if fields[fields.index("-") + 1] == "cgroup2":
+        if fields[fields.index("-") + 1] == "cgroup2" and os.access(fields[4], os.W_OK):
             return Path(fields[4])
-    pytest.skip("control groups of version 2 are not mounted")
+    pytest.skip("control groups of version 2 are not mounted, or not for writing")
 
 
 def _fill(place: Path, files: Mapping[str, str]) -> None:

@@ -171,10 +171,10 @@ def call_directly(client: Client, arguments: list[object]) -> object:
 
 def valid_arguments() -> list[object]:
     """Return arguments that would run a command."""
-    line, ours = socket.socketpair()
+    started, ours = socket.socketpair()
     ours.close()
     numbers = [
         os.open("/", os.O_RDONLY),
         *(os.open("/dev/null", os.O_RDWR) for _ in "123"),
     ]
-    return [[b"true"], *map(privsep.Fd, numbers), privsep.Fd(line.detach())]
+    return [[b"true"], *map(privsep.Fd, numbers), privsep.Fd(started.detach())]

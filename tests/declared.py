@@ -51,6 +51,10 @@ def call_other() -> object:
     return sample_entry(1, key=True)
 
 
+def ask_status() -> None:
+    processes.status()
+
+
 def registered_late() -> None:
     """Nothing."""
 
@@ -69,6 +73,7 @@ for _name, _context in _here.items():
         own,
         call_own,
         call_other,
+        ask_status,
         register_late,
         stars,
     )

@@ -23,6 +23,8 @@ hangs = privsep.Context(
 )
 absent = _importing("absent")
 starts = _importing("starts")
+enters = _importing("enters")
+asks = _importing("asks")
 no_such_user = privsep.Context(
     "no_such_user", capabilities=[], user="privsep-nobody-has-this-name"
 )

@@ -7,12 +7,16 @@ import functools
 import gc
 import logging
 import os
+import signal
+import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import awaited
 import pytest
-from observe import Fifo, Forked, daemon_pid, held, kill
+from audited import stopped
+from conftest import METHOD
+from observe import Fifo, Forked, daemon_pid, held, kill, wait_for_rest
 from service import services
 from streaming import Color, Point
 
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from awaited import Awaited
+
+    from privsep._client.client import Client
+    from privsep._client.connection import Connection
 
     Start: TypeAlias = Callable[..., Awaited]
 
@@ -269,6 +276,69 @@ def test_a_call_whose_loop_is_closed_takes_no_worker_from_others(
         stream.close()
     assert not never.done()
     never._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_a_call_whose_loop_stands_still_takes_no_worker_from_others(
+    service: Awaited,
+) -> None:
+    streams = [service.count(100), service.count(100)]  # there are two workers
+    for stream in streams:
+        next(stream)
+    loop = asyncio.new_event_loop()
+    later = loop.create_task(in_loop(service.echo)(1))
+    loop.run_until_complete(asyncio.sleep(0))
+    for stream in streams:
+        stream.close()
+    streams = [service.count(100), service.count(100)]
+    assert [next(stream) for stream in streams] == [0, 0]
+    for stream in streams:
+        stream.close()
+    assert loop.run_until_complete(later) == 1
+    loop.close()
+
+
+def test_a_loop_waits_at_rest_for_a_daemon_that_takes_no_request(start: Start) -> None:
+    service = start("awaited-many")
+    connection = cast("Client", service.context.client).connection()
+    control = cast("Connection", connection)._control
+    control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the least there is
+
+    async def call_often() -> None:
+        await asyncio.gather(*map(privsep.aio(service.echo), range(20)))
+
+    async def main() -> None:
+        task = asyncio.create_task(in_loop(service.echo)(1))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not task.done()
+        os.kill(daemon, signal.SIGCONT)
+        assert await task == 1
+
+    daemon = daemon_pid()
+    with stopped(daemon):
+        others = Forked(lambda: run(call_often()))
+        wait_for_rest(others.pid)
+        thread = threading.Thread(target=service.echo, args=(2,))
+        thread.start()
+        wait_for_rest(cast("int", thread.native_id))
+        run(main())
+    thread.join()
+    assert others.wait() == 0
+
+
+def test_a_daemon_that_died_in_a_call_can_be_started_again(
+    processes: Awaited, held: Fifo
+) -> None:
+    async def main() -> None:
+        task = asyncio.create_task(processes.hold_async(held.path))
+        await begun(task, held)
+        await asyncio.to_thread(kill, daemon_pid())
+        with pytest.raises(privsep.DaemonGone):
+            await task
+
+    run(main())
+    processes.context.start(METHOD)
+    assert processes.echo(1) == 1
 
 
 def test_a_killed_daemon_is_told(processes: Awaited, held: Fifo) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import socket
+import subprocess
 import sys
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -280,6 +281,67 @@ def test_a_decorator_that_adds_an_argument_is_noticed_by_the_first_call() -> Non
 def test_an_unannotated_parameter_takes_anything() -> None:
     for value in (1, "x", [(None,)], {1: {2}}):
         assert annotated.unannotated(value) == value
+
+
+# -- without typing --------------------------------------------------------------
+
+_OF_THE_LANGUAGE = (
+    *("None", "bool", "int", "str", "bytes", "bytearray", "float", "complex", "object"),
+    *("list", "tuple", "set", "frozenset", "dict", "list[str]", "list[list[int]]"),
+    *("tuple[int, ...]", "tuple[int, str]", "set[int]", "dict[str, list[int]]"),
+    *(
+        "int | str",
+        "int | None",
+        "list[int | None]",
+        "None | list[str] | dict[int, str]",
+    ),
+    *("collections.abc.Sequence[str]", "collections.abc.Mapping[str, int]"),
+    *("collections.abc.Set[int]", "collections.abc.Iterable", "Color", "list[Color]"),
+    *("Mode", "Color | int", "pathlib.Path", "ipaddress.IPv4Address"),
+)
+_OF_TYPING = (
+    *(
+        "list['int']",
+        "list['Missing']",
+        "Missing",
+        "Missing | int",
+        "1 +",
+        "'int'",
+        "1",
+    ),
+    *(
+        "collections.abc.Callable[[int], str]",
+        "Plain",
+        "list[Plain]",
+        "type",
+        "type[int]",
+    ),
+    *("collections.abc.Iterator[int]", "..."),
+)
+
+
+def _judged(how: str, *annotations: str) -> tuple[str, bool]:
+    """Return what tests/judging.py prints, and whether typing was loaded."""
+    # Not by runpy, which loads typing.
+    boot = "import sys; sys.path[:] = sys.argv.pop(1).split(':'); import judging"
+    tests = os.path.dirname(__file__)
+    path = ":".join([tests, *filter(None, sys.path)])
+    command = [sys.executable, "-I", "-S", "-c", boot, path, how, *annotations]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout, done.stderr.endswith("True\n")
+
+
+def test_annotations_of_the_language_alone_load_no_typing_and_mean_the_same() -> None:
+    without, is_loaded = _judged("without", *_OF_THE_LANGUAGE)
+    assert not is_loaded
+    assert without == _judged("typing", *_OF_THE_LANGUAGE)[0]
+
+
+@pytest.mark.parametrize("annotation", _OF_TYPING)
+def test_what_else_an_annotation_says_means_the_same_whoever_loads_typing(
+    annotation: str,
+) -> None:
+    assert _judged("without", annotation)[0] == _judged("typing", annotation)[0]
 
 
 # -- what is not ---------------------------------------------------------------

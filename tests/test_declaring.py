@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
 import sys
 import types
 from typing import TYPE_CHECKING, Any
@@ -78,9 +79,18 @@ def test_capabilities_must_be_given() -> None:
         privsep.Context("declaring")  # type: ignore[call-arg]
 
 
-def test_a_single_name_for_capabilities_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"write \['CAP_CHOWN'\]"):
-        _context(capabilities="CAP_CHOWN")
+@pytest.mark.parametrize("field", ["capabilities", "modules", "environment"])
+@pytest.mark.parametrize("wrong", ["CAP_CHOWN", b"CAP_CHOWN", 5])
+def test_what_is_no_sequence_of_names_is_an_error(field: str, wrong: Any) -> None:
+    said = f"{field} is {wrong!r}; it must be a sequence: [{wrong!r}]"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        _context(**{"capabilities": [], field: wrong})
+
+
+@pytest.mark.parametrize("field", ["modules", "environment"])
+def test_a_name_that_is_no_string_is_an_error(field: str) -> None:
+    with pytest.raises(ValueError, match=rf"{field} is \[5\]; .* of strings"):
+        _context(**{"capabilities": [], field: [5]})
 
 
 @pytest.mark.parametrize("wrong", [None, 1.5, b"CAP_CHOWN", True, False])
@@ -90,6 +100,11 @@ def test_a_capability_of_another_type_is_an_error(wrong: Any) -> None:
 
 
 # -- the prefix -----------------------------------------------------------------
+
+
+def test_a_prefix_that_is_no_name_is_an_error() -> None:
+    with pytest.raises(ValueError, match="prefix is 5; it must be the name of a mod"):
+        _context(prefix=5)
 
 
 @pytest.mark.parametrize("module", ["app", "app.part", "app.part.deep"])
@@ -158,12 +173,15 @@ def test_what_stands_for_a_coroutine_function_is_one() -> None:
 def _plain() -> None: ...
 
 
+@pytest.mark.parametrize("given", [{"item_timeout": 1.0}, {"window": 0}])
 @pytest.mark.parametrize("function", [_coroutine, _plain])
-def test_the_deadline_of_an_item_is_for_generators(function: Any) -> None:
-    with pytest.raises(TypeError, match="no generator function"):
-        _context().entrypoint(item_timeout=1.0)(function)
-    assert callable(_context().entrypoint(item_timeout=1.0)(_generator))
-    assert callable(_context().entrypoint(item_timeout=1.0)(_async_generator))
+def test_the_deadline_of_an_item_and_the_window_are_for_generators(
+    function: Any, given: Any
+) -> None:
+    with pytest.raises(TypeError, match=f"no generator function, and {min(given)}="):
+        _context().entrypoint(**given)(function)
+    assert callable(_context().entrypoint(**given)(_generator))
+    assert callable(_context().entrypoint(**given)(_async_generator))
 
 
 @pytest.mark.parametrize(
@@ -302,11 +320,9 @@ def test_what_is_no_number_is_an_error_that_says_so(
         _context(**{name: wrong})
 
 
-def test_a_window_that_is_no_number_is_an_error_that_says_so(
-    function: Callable[[], None],
-) -> None:
+def test_a_window_that_is_no_number_is_an_error_that_says_so() -> None:
     with pytest.raises(ValueError, match="window is '1'; it must be a whole number"):
-        _context().entrypoint(window="1")(function)  # type: ignore[call-overload]
+        _context().entrypoint(window="1")(_generator)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1025, 10**9])
@@ -435,6 +451,11 @@ def test_a_call_in_the_daemon_to_another_context_is_refused_with_the_remedy(
     assert "call it from the service" in str(caught.value)
 
 
+def test_an_entrypoint_that_asks_for_the_status_starts_no_daemon(running: str) -> None:
+    with pytest.raises(privsep.StartError, match="a daemon starts no daemon"):
+        declared.calls[running, "ask_status"]()
+
+
 def test_defaults_keywords_and_stars_work_as_in_a_local_call(running: str) -> None:
     call = declared.calls[running, "stars"]
     assert call(1, 2, 3, four=4) == [1, 2, (3,), 5, {"four": 4}]
@@ -460,6 +481,11 @@ def test_an_unknown_start_method_names_all() -> None:
 def test_an_unknown_namespace_names_all() -> None:
     with pytest.raises(ValueError, match="there are: net, mount, pid, uts, ipc"):
         _context().start("userns", namespaces=["network"])
+
+
+def test_a_single_namespace_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"it must be a sequence: \['net'\]"):
+        _context().start("userns", namespaces="net")
 
 
 def test_a_context_in_no_variable_is_an_error_with_the_remedy() -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from listening import Manager, make_etc, manage, own_mounts, public_path
 
+from privsep._lockdown import landlock
+
 if TYPE_CHECKING:
     import pwd
     from collections.abc import Callable, Iterator, Sequence
@@ -81,6 +83,7 @@ def test_a_rule_of_sudo_is_found_and_the_call_goes_that_way(
     assert answer.says("sudo", "ok", "the very command is allowed")
     assert answer.says("sudo files", "ok", "")
     assert answer.says("sudo path", "ok", "imports service")
+    assert answer.says("kernel", "-", f"Landlock ABI {landlock.best_abi()}")
     assert "A call would work, by sudo." in answer.text
     assert "network, started by sudo" in answer.text
 

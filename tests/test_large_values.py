@@ -249,7 +249,7 @@ def _call_a_worker_that(behaves: Callable[[socket.socket], object]) -> str:
         supervisor.send(FATE.pack(OVERRAN, 9, 12345))
         thread = threading.Thread(target=behaves, args=(worker,))
         thread.start()
-        channel = Channel(ours, fate, target.processes)
+        channel = Channel(ours, fate, target.processes, lambda: None)
         deadline = monotonic() + 0.2
         try:
             with pytest.raises(privsep.CallTimeout) as caught:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
-from typing import TYPE_CHECKING, cast
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import workload  # noqa: F401 - it adds its services
-from observe import Fifo, Release, Threads, begin_to_stop
+from observe import (
+    Fifo,
+    Release,
+    Threads,
+    begin_to_stop,
+    daemon_pid,
+    kill,
+    wait_for_rest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -244,6 +254,66 @@ def test_an_error_while_a_stray_record_is_handled_does_not_end_the_reading(
     recorder.wait_for("second")
 
 
+def test_an_error_while_a_line_of_the_daemon_is_handled_does_not_end_the_reading(
+    start: Start, recorder: Recorder
+) -> None:
+    def fail(record: logging.LogRecord) -> bool:
+        if record.getMessage().endswith("first"):
+            raise LookupError
+        return True
+
+    recorder.addFilter(fail)
+    start("chatty").context.stop()
+    assert recorder.messages() == ["stderr of the daemon: second"]
+
+
+def test_threads_that_make_the_first_call_together_start_one_reader(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = start("leisurely")
+    second = threading.Thread(target=service.echo, args=(2,))
+    readers: list[threading.Thread] = []
+
+    class Thread(threading.Thread):
+        """One that is made when another caller has come as far as it can."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            readers.append(self)
+            if len(readers) == 1:
+                second.start()
+                with suppress(FileNotFoundError):  # it has ended
+                    wait_for_rest(cast("int", second.native_id))
+
+    monkeypatch.setattr(threading, "Thread", Thread)
+    service.echo(1)
+    second.join()
+    assert len(readers) == 1
+
+
+def test_a_handler_that_blocks_does_not_block_who_lets_go_of_the_daemon(
+    start: Start, recorder: Recorder
+) -> None:
+    service = start("leisurely")
+    blocks, go_on = threading.Event(), threading.Event()
+
+    def block(record: logging.LogRecord) -> bool:
+        if record.getMessage().endswith(": printed"):
+            blocks.set()
+            go_on.wait()
+        return True
+
+    recorder.addFilter(block)
+    service.print_text("printed")
+    assert blocks.wait(LONG)
+    kill(daemon_pid())
+    call = Threads([partial(service.echo, 1)])
+    try:
+        call.outcomes()  # DaemonGone, or what the next daemon answers
+    finally:
+        go_on.set()
+
+
 # -- output ------------------------------------------------------------------------
 
 
@@ -288,6 +358,22 @@ def test_what_is_printed_before_stop_is_logged_when_stop_returns(
     service.context.stop()
     lines = [m.partition(": ")[2] for m in recorder.messages() if "stdout of" in m]
     assert lines == [f"line {number}" for number in range(5)]
+
+
+@BOTH
+def test_calls_go_on_and_lines_wait_where_the_client_gets_no_thread_to_read_them(
+    start: Start, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    service = start(name)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        service.print_text("printed")
+    assert not recorder.came
+    service.context.stop()
+    assert recorder.wait_for("stdout of").getMessage().endswith(": printed")
 
 
 @BOTH

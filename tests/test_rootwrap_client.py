@@ -252,8 +252,8 @@ def test_one_thread_waits_and_another_kills(client: Client) -> None:
         assert [each.result() for each in waiting] == [-signal.SIGKILL] * 2
 
 
-def test_a_process_shows_its_command(client: Client) -> None:
-    process = client.popen(["sh", "-c", "exit 3"])
+def test_a_process_shows_its_command(own: Shared) -> None:
+    process = own.client.popen(["sh", "-c", "exit 3"])
     process.wait()
     assert repr(process) == "<Process ['sh', '-c', 'exit 3'], returncode 3>"
 

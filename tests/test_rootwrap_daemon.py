@@ -9,8 +9,10 @@ import math
 import os
 import signal
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 from commanding import (
@@ -26,6 +28,7 @@ from commanding import (
     shared,
     wait_until_gone,
 )
+from observe import WITHIN, wait_for_rest
 from procfs import children
 from wrapping import BAD_POLICY, NOT_ALLOWED, SWAYING
 
@@ -126,6 +129,22 @@ def test_a_command_that_its_worker_did_not_begin_goes_to_another(
     assert asyncio.run(own.client.aexecute(["cat"], "x")) == (0, "x", "")
     retired.clear()
     assert own.client.popen(["other"]).wait() == NOT_ALLOWED
+
+
+def test_who_lets_go_of_a_process_gives_its_place_to_whoever_waits_for_one(
+    tmp_path: Path, held: Fifo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("privsep.rootwrap.client.MAX_WORKERS", 1)
+    with client_of(make_policy(tmp_path)) as client:
+        process = client.popen(["sh", "-c", f"read x < {held.path}"])
+        waiting = threading.Thread(target=client.execute, args=(["true"],))
+        waiting.start()
+        wait_for_rest(cast("int", waiting.native_id))
+        del process
+        gc.collect()
+        waiting.join(WITHIN)
+        held.write()
+        assert not waiting.is_alive()
 
 
 def test_an_idle_daemon_ends_and_is_started_again(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
 import socket
 import stat
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +27,7 @@ import scripts
 from privsep._start.meeting import Meeting
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
 __all__ = ["exact_rule", "field", "gives_nothing", "logged_input"]
@@ -224,6 +226,72 @@ def test_a_socket_where_somebody_else_listens_is_not_spoken_to(
             connection, _ = listener.accept()
             with connection:
                 assert connection.recv(1) == b""
+
+
+@contextlib.contextmanager
+def _flipping(place: Path, targets: Sequence[Path]) -> Generator[None]:
+    """Have a name lead to one target after the other, as fast as that goes."""
+    draft = place.with_suffix(".draft")
+    over = threading.Event()
+
+    def flip() -> None:
+        for target in itertools.cycle(targets):
+            draft.symlink_to(target)
+            draft.replace(place)
+            if over.is_set():
+                return
+
+    thread = threading.Thread(target=flip)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _hanging_up(listener: socket.socket) -> Generator[None]:
+    """Accept and, when the daemon is ready or has ended, let go of it."""
+    over = threading.Event()
+
+    def hang_up() -> None:
+        while not over.is_set():
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(HANGS)
+                connection.recv(1 << 17)
+
+    thread = threading.Thread(target=hang_up)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as last:
+            last.connect(listener.getsockname())
+        thread.join()
+
+
+@pytest.mark.usefixtures("exact_rule")
+def test_a_race_for_the_path_gets_no_word_said_to_another_s_listener(
+    field: Field,
+) -> None:
+    own, others, place = (field.home / name for name in ("own", "others", "control"))
+    with (
+        _listening(others, 0) as victim,
+        _listening(own, field.user.pw_uid) as listener,
+        _hanging_up(listener),
+        _flipping(place, [own, others]),
+    ):
+        outcomes = [_answer(field, f"{place}\n".encode()) for _ in range(20)]
+        print([outcome.said or "ready" for outcome in outcomes])
+        victim.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                connection, _ = victim.accept()
+                with connection:
+                    assert connection.recv(1) == b""
 
 
 @pytest.mark.usefixtures("exact_rule")

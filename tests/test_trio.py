@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import awaited  # noqa: F401 - it adds its services
 import pytest
 import trio
-from observe import Fifo, held
+from observe import Fifo, Release, held
 from service import services
 from streaming import Color
 
@@ -128,3 +129,43 @@ def test_the_first_call_starts_the_daemon() -> None:
         trio.run(main)
     finally:
         service.context.stop()
+
+
+def test_a_task_that_is_cancelled_does_not_wait_for_the_start_of_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service: Any = services["awaited-late"]
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_loop(service.echo), 1)
+            await trio.to_thread.run_sync(importing.read_line)
+            nursery.cancel_scope.cancel()
+
+    with Fifo(tmp_path, "begun") as importing, Release(tmp_path) as release:
+        monkeypatch.setenv("PRIVSEP_TEST_BEGUN", importing.path)
+        monkeypatch.setenv("PRIVSEP_TEST_GO_ON", release.path)
+        trio.run(main)
+    try:
+        assert service.echo(2) == 2
+    finally:
+        service.context.stop()
+
+
+def test_a_guest_of_asyncios_loop_is_trio(service: Awaited) -> None:
+    async def guest() -> object:
+        return await privsep.aio(service.echo)(1)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        trio.lowlevel.start_guest_run(
+            guest,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=ended.set_result,
+        )
+        outcome = await ended
+        assert outcome.unwrap() == 1
+        assert await privsep.aio(service.echo)(2) == 2
+
+    asyncio.run(main())

@@ -20,7 +20,9 @@ from capability_table import STRANGER, TABLE
 from generated_files import files_of, generate, needs, service_of
 from listening import public_path
 from rated import BEYOND, SAID, WITHIN
+from started import STAGE
 
+import scripts
 from privsep._lockdown import libc
 
 if TYPE_CHECKING:
@@ -291,21 +293,23 @@ class Started:
         self._name = name
         self._user = user
 
-    def attempt(self, *attempts: tuple[object, ...]) -> list[object]:
+    def begin(self, *attempts: tuple[object, ...]) -> subprocess.Popen[str]:
         """Have its entrypoint attempt something, for a user; see `started`."""
         path = self.booted.path(f"started:{self._name}")
         words = [repr(each) for each in attempts]
+        return self._python.begin(_ATTEMPTS, self._name, path, *words, user=self._user)
+
+    def attempt(self, *attempts: tuple[object, ...]) -> list[object]:
+        """Return what comes of attempts."""
         try:
-            said = self._python.run(
-                _ATTEMPTS, self._name, path, *words, user=self._user
-            )
+            said = scripts.finish(self.begin(*attempts))
         except AssertionError as error:
             raise AssertionError(f"{error}{self.booted.said()}") from None
         return [ast.literal_eval(line) for line in said]
 
-    def control(self, word: str) -> str:
+    def control(self, *words: str) -> str:
         """Have systemctl(1) do something with the service."""
-        return self.booted.do("systemctl", word, self.service)
+        return self.booted.do("systemctl", *words, self.service)
 
 
 @pytest.fixture
@@ -481,6 +485,22 @@ def test_a_daemon_that_hangs_is_followed_by_another(
     started.booted.do("kill", "-STOP", first)
     second = str(started.attempt(pid)[0]).split()[3]
     assert first != second
+
+
+def test_a_call_that_runs_at_a_stop_is_finished(
+    begin: Callable[[str], Started],
+) -> None:
+    started = begin("network")
+    started.booted.do("mkdir", "/run/stage")
+    started.booted.do("mkfifo", "-m", "644", f"{STAGE}/fifo")
+    state = ("systemctl", "show", "--property=ActiveState", started.service)
+    with started.begin(("read", f"{STAGE}/fifo")) as client:
+        with open(started.booted.run / "stage" / "fifo", "w") as fifo:  # it runs
+            started.control("stop", "--no-block")
+            while "deactivating" not in started.booted.do(*state):
+                pass
+            fifo.write("finished")
+        assert scripts.finish(client) == ["'finished'"]
 
 
 _CALLER = """

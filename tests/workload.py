@@ -389,3 +389,7 @@ starved_for_ever_context = privsep.Context(
     "starved-for-ever", capabilities=[], timeout=None, memory=MEBIBYTE
 )
 starved_for_ever = Workload(starved_for_ever_context)
+chatty_context = privsep.Context(
+    "chatty", capabilities=[], modules=["workload", "printing"]
+)
+chatty = Workload(chatty_context)

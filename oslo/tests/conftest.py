@@ -20,3 +20,7 @@ pytest_configure = suite.pytest_configure
 leaves_nothing_behind = suite.leaves_nothing_behind
 public_python = suite.public_python
 unprivileged_user = suite.unprivileged_user
+
+from services import helper_rule, service_python  # noqa: E402 - found by now
+
+__all__ = ["helper_rule", "service_python"]

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import environments
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from public_python import PublicPython
 
 #: whose tests touch privsep
@@ -23,7 +18,10 @@ _UNIT_TESTS = (
     "os_brick.tests.privileged.test_rbd",
     "os_brick.tests.privileged.test_rootwrap",
     "os_brick.tests.test_executor",
+    "os_brick.tests.test_utils",
+    "os_brick.tests.initiator.test_connector",
     "os_brick.tests.initiator.test_linuxscsi",
+    "os_brick.tests.initiator.connectors.test_iscsi",
     "os_brick.tests.initiator.connectors.test_nvmeof",
     "os_brick.tests.initiator.connectors.test_lightos",
     "os_brick.tests.initiator.connectors.test_scaleio",
@@ -72,53 +70,8 @@ def test_unit_tests_end_as_with_oslos() -> None:
     ]
     theirs, ours = (json.loads(environments.finish(each)) for each in running)
     assert ours == theirs
-    assert len(ours) > 500
+    assert len(ours) > 700
     assert set(ours.values()) == {"passed"}
-
-
-@pytest.fixture
-def service_python(public_python: PublicPython) -> PublicPython:
-    """The interpreter that every user may run, with os-vif and with ours."""
-    environments.python("ours")
-    (common,) = environments.PLACE.glob("common/lib/python*/site-packages")
-    (packages,) = public_python.prefix.glob("lib/python*/site-packages")
-    for source in (common, environments.TESTS.parent / "src"):
-        shutil.copytree(
-            source,
-            packages,
-            copy_function=_link,
-            dirs_exist_ok=True,
-            symlinks=True,
-            ignore=shutil.ignore_patterns("*.pyc.*"),  # what others compile
-        )
-    helper = public_python.prefix / "bin" / "privsep-helper"
-    shutil.copy(environments.TESTS.parent / "scripts" / "privsep-helper", helper)
-    helper.chmod(0o755)
-    return public_python
-
-
-def _link(source: str, target: str) -> None:
-    if os.path.exists(target):
-        return
-    try:
-        os.link(source, target)
-    except OSError:  # another filesystem
-        shutil.copy2(source, target)
-
-
-@pytest.fixture
-def helper_rule(unprivileged_user: str, service_python: PublicPython) -> Iterator[None]:
-    """A line of sudoers as services ship it: the helper, with any arguments."""
-    file = Path("/etc/sudoers.d") / f"{unprivileged_user}-oslo"
-    helper = f"{service_python.prefix}/bin/privsep-helper"
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440)
-    with open(descriptor, "w") as opened:
-        opened.write(f"{unprivileged_user} ALL=(root) NOPASSWD: {helper} *\n")
-    try:
-        subprocess.run(["visudo", "-c", "-f", str(file)], check=True)
-        yield
-    finally:
-        file.unlink()
 
 
 @pytest.mark.usefixtures("helper_rule")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import environments
+import pytest
 from clients import needs_root, place
+
+import privsep
+from privsep.cli import rootwrap_filter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,3 +62,33 @@ print(said[0])
 """
     out = environments.finish(environments.begin("ours", "-c", script))
     assert out == "(0, '', '')\n(0, 'met', '')\n"
+
+
+of_this_module = privsep.Context("of_this_module", capabilities=[])
+
+
+@needs_root
+@pytest.mark.parametrize("side", ["theirs", "ours"])
+def test_rootwrap_takes_the_filter_that_privsep_generates(
+    place: Path, side: str
+) -> None:
+    variable = f"{__name__}:of_this_module"
+    (place / "filters").mkdir()
+    printed = rootwrap_filter.generate(of_this_module, "root")
+    (place / "filters" / "privsep.filters").write_text(printed)
+    config = place / "rootwrap.conf"
+    config.write_text(f"[DEFAULT]\nfilters_path = {place}/filters\n")
+    launcher = os.path.join(os.path.dirname(sys.executable), "privsep-daemon")
+    main = "from oslo_rootwrap.cmd import main; main()"
+
+    def run(word: str) -> tuple[int, str]:
+        words = ("-c", main, str(config), launcher, word)
+        process = environments.begin(side, *words)
+        _, said = process.communicate()
+        return process.returncode, said
+
+    allowed, refused = run(variable), run(f"{variable}2")
+    assert "standard input is not a control socket" in allowed[1]
+    unauthorized = 99
+    assert refused[0] == unauthorized
+    assert "control socket" not in refused[1]

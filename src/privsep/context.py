@@ -6,12 +6,11 @@ same declaration is a stub in one and the function itself in the other.
 
 from __future__ import annotations
 
-import math
 import sys
 
 from privsep import errors
 from privsep._lockdown import capability_names
-from privsep._wire.frames import call_head
+from privsep._wire.frames import FOREVER, call_head
 from privsep._wire.typed import NamedTuple, overload
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     R = TypeVar("R")
+    T = TypeVar("T")
 
 MAX_MESSAGE = 256 * 1024 * 1024
 MEMORY = 4 * 1024 * 1024 * 1024
@@ -41,6 +41,7 @@ NAMESPACES = ("net", "mount", "pid", "uts", "ipc")
 #: what a function is, by the flag of its code: PLAIN is none of the others
 PLAIN, GENERATOR, COROUTINE, ASYNC_GENERATOR = 0, 0x20, 0x80, 0x200
 _SHAPES = GENERATOR | COROUTINE | ASYNC_GENERATOR
+WINDOW = 16
 MAX_WINDOW = 1024
 
 
@@ -73,12 +74,14 @@ class Entry(NamedTuple):
     #: judges arguments, in the daemon; None: there is nothing to judge
     check: parameters.Checker | None = None
     shape: int = PLAIN
-    item_limit: float = math.inf  #: the deadline of each item, seconds
+    item_limit: float = FOREVER  #: the deadline of each item, seconds
     window: int = 0  #: how many items the worker may be ahead
     #: in the daemon: how it runs, if it is no plain function
     run: Run | None = None
     #: in the daemon, if it is no plain function: item and result as plain data
     lower: parameters.Lowering = (None, None)
+    #: its one argument, and its result, are bytes that cross as they are
+    packed: bool = False
 
     @property
     def is_stream(self) -> bool:
@@ -129,7 +132,7 @@ class Context:
             the daemon has when it forks it (setrlimit(2), RLIMIT_AS, also of
             programs that it runs); with threads, the whole daemon; None: no limit.
         environment: names of variables that the daemon keeps from the process
-            that starts it, beside LANG, LC_* and TZ.
+            that starts it, beside LANG, LANGUAGE, LC_* and TZ.
         sandbox: what the daemon may touch; None: no more limits than its
             capabilities and its user have.
         audit: where every call and every refusal is recorded; None: nowhere.
@@ -163,23 +166,25 @@ class Context:
         validate: Literal["strict", "convert", "off"] = "strict",
     ) -> None:
         self.name = name
-        if isinstance(capabilities, str):
-            msg = f"capabilities is {capabilities!r}; write [{capabilities!r}]"
-            raise ValueError(msg)  # noqa: TRY004 - as every mistake here
-        numbers = map(capability_names.number, capabilities)
+        numbers = map(capability_names.number, sequence("capabilities", capabilities))
         self.capability_mask = capability_names.mask(numbers)
         self.user = user
         self.group = group
         #: the module that made the context, where its variable is looked for
         self.module: str = sys._getframe(1).f_globals["__name__"]  # noqa: SLF001
         self.prefix = self.module if prefix is None else prefix
-        self.modules = (self.module,) if modules is None else tuple(modules)
+        if not isinstance(self.prefix, str):
+            msg = f"prefix is {prefix!r}; it must be the name of a module"
+            raise ValueError(msg)  # noqa: TRY004 - as every mistake here
+        self.modules = (
+            (self.module,) if modules is None else _strings("modules", modules)
+        )
         self.timeout = timeout
         self.isolation = isolation
         self.workers = workers
         self.max_message = max_message
         self.memory = memory
-        self.environment = tuple(environment)
+        self.environment = _strings("environment", environment)
         self.sandbox = sandbox
         self.audit = audit
         self.validate = validate
@@ -269,7 +274,7 @@ class Context:
         *,
         timeout: float | None = ...,
         item_timeout: float | None = ...,
-        window: int = ...,
+        window: int | None = ...,
         detach: bool = ...,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
@@ -280,7 +285,7 @@ class Context:
         *,
         timeout: float | _Unset | None = _UNSET,
         item_timeout: float | None = None,
-        window: int = 16,
+        window: int | None = None,
         detach: bool = False,
     ) -> Callable[..., Any]:
         """Make a function run in the daemon when it is called.
@@ -291,11 +296,12 @@ class Context:
         Args:
             function: a function in the context's prefix or below; plain, a
                 generator, ``async def``, or an asynchronous generator.
-            timeout: its own deadline in seconds; default: the context's.
+            timeout: its own deadline in seconds; None: no deadline; default: the
+                context's.
             item_timeout: of a generator: seconds from one item to the next; None:
                 no deadline but that of the whole.  Both count the consumer's time.
             window: how many items a generator may be ahead of its consumer, from
-                the second item on; 0: none, and `send` works.
+                the second item on; 0: none, and `send` works; None: 16.
             detach: children that it leaves behind outlive the worker.
 
         Returns:
@@ -305,7 +311,8 @@ class Context:
         Raises:
             ValueError: the function stands outside of the prefix, or its name is
                 taken; or a number is out of its range.
-            TypeError: it is no function, or no generator and has an item_timeout.
+            TypeError: it is no function, or no generator and has an item_timeout or
+                a window.
             StartError: it is annotated, and it cannot be told which of a call's
                 arguments reaches which parameter.
 
@@ -328,7 +335,7 @@ class Context:
         *,
         timeout: float | _Unset | None,
         item_timeout: float | None,
-        window: int,
+        window: int | None,
         detach: bool,
     ) -> Callable[..., Any]:
         named = hasattr(function, "__module__") and hasattr(function, "__qualname__")
@@ -348,13 +355,13 @@ class Context:
             name,
             wire_name,
             function,
-            math.inf if limit is None else limit,
+            FOREVER if limit is None else limit,
             detach,
             call_head(wire_name),
             None,
             shape,
-            math.inf if item_timeout is None else item_timeout,
-            window,
+            FOREVER if item_timeout is None else item_timeout,
+            WINDOW if window is None else window,
         )
         self._table[name] = entry
         if shape == PLAIN:
@@ -521,14 +528,12 @@ class Context:
             ValueError: no such method or namespace.
 
         """
-        if _Process.loading or _Process.serving is not None:
-            raise errors.StartError(_starts_itself(self, "start()"))
-        client = self.client or self.new_client()
+        client = self._client_for("start()")
         if isinstance(helper, str):
             msg = f"helper is {helper!r}; it must be a sequence: {helper.split()!r}"
             raise ValueError(msg)  # noqa: TRY004 - as every mistake here
-        options = StartOptions(method, tuple(helper), tuple(namespaces), path, deadline)
-        client.start(options)
+        names = _strings("namespaces", namespaces)
+        client.start(StartOptions(method, tuple(helper), names, path, deadline))
 
     def stop(self) -> None:
         """Let go of the daemon and wait, ten seconds at most, until it ended.
@@ -546,16 +551,20 @@ class Context:
         A worker answers, so this waits for one, ten seconds at most.
 
         Raises:
-            StartError, CallTimeout, DaemonGone: as a call.
+            StartError: as a call, or this process is a daemon.
+            CallTimeout, DaemonGone: as a call.
 
         """
-        client = self.client or self.new_client()
-        return client.status()
+        return self._client_for("status()").status()
 
     def __enter__(self) -> Self:
-        """Start the daemon unless it is started."""
-        client = self.client or self.new_client()
-        client.ensure_started()
+        """Start the daemon unless it is started.
+
+        Raises:
+            StartError: as `start`.
+
+        """
+        self._client_for("with").ensure_started()
         return self
 
     def __exit__(
@@ -566,6 +575,17 @@ class Context:
     ) -> None:
         """Stop the daemon."""
         self.stop()
+
+    def _client_for(self, use: str) -> Client:
+        """Return its client, for a `use` that may start a daemon.
+
+        Raises:
+            StartError: this process is a daemon.
+
+        """
+        if _Process.loading or _Process.serving is not None:
+            raise errors.StartError(_starts_itself(self, use))
+        return self.client or self.new_client()
 
     @property
     def variable(self) -> str:
@@ -690,6 +710,22 @@ def resemble(call: object, function: object) -> None:
     vars(call).update(getattr(function, "__dict__", {}), __wrapped__=function)
 
 
+def sequence(field: str, values: Iterable[T]) -> tuple[T, ...]:
+    """Return them as a tuple; a single string would be taken for its letters."""
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        msg = f"{field} is {values!r}; it must be a sequence: [{values!r}]"
+        raise ValueError(msg)
+    return tuple(values)
+
+
+def _strings(field: str, values: Iterable[str]) -> tuple[str, ...]:
+    strings = sequence(field, values)
+    if not all(isinstance(value, str) for value in strings):
+        msg = f"{field} is {values!r}; it must be a sequence of strings"
+        raise ValueError(msg)
+    return strings
+
+
 def _check_whole(name: str, number: object) -> None:
     if not isinstance(number, int):
         msg = f"{name} is {number!r}; it must be a whole number"
@@ -730,12 +766,15 @@ def _shape(function: object) -> int:
 
 
 def _check_items(
-    name: str, shape: int, item_timeout: float | None, window: int
+    name: str, shape: int, item_timeout: float | None, window: int | None
 ) -> None:
+    for field, value in (("item_timeout", item_timeout), ("window", window)):
+        if value is not None and shape not in (GENERATOR, ASYNC_GENERATOR):
+            msg = f"{name} is no generator function, and {field}= is for these"
+            raise TypeError(msg)
     _check_timeout(item_timeout)
-    if item_timeout is not None and shape not in (GENERATOR, ASYNC_GENERATOR):
-        msg = f"{name} is no generator function, and item_timeout= is for these"
-        raise TypeError(msg)
+    if window is None:
+        return
     _check_whole("window", window)
     if not 0 <= window <= MAX_WINDOW:
         msg = f"window is {window}; it may be 0 to {MAX_WINDOW} items"
@@ -747,10 +786,16 @@ def begin_loading() -> None:
     _Process.loading = True
 
 
-def _starts_itself(context: Context, call: str) -> str:
+def _starts_itself(context: Context, use: str) -> str:
+    if _Process.serving is not None:
+        return (
+            f"context {context.name!r}: {use} was used in the daemon of "
+            f"{_Process.serving.name!r}: a daemon starts no daemon; it is for the "
+            "service"
+        )
     return (
-        f"context {context.name!r}: {call} was called in a daemon, by a module that it "
-        "imports: a daemon starts no daemon; put the call below a main function"
+        f"context {context.name!r}: {use} was used in a daemon, by a module that it "
+        "imports: a daemon starts no daemon; put it below a main function"
     )
 
 

@@ -7,16 +7,15 @@ the daemon applies it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from privsep._wire.typed import NamedTuple
+from privsep.context import sequence
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from typing import Literal, Self, TypeVar
-
-    T = TypeVar("T")
+    from collections.abc import Collection, Iterable
+    from typing import Literal, Self
 
 NAMESPACES = ("net", "mount", "ipc", "uts")
 
@@ -169,17 +168,9 @@ def _check_bool(field: str, value: object) -> None:
         raise ValueError(msg)  # noqa: TRY004 - every mistake here is a ValueError
 
 
-def _sequence(field: str, values: Iterable[T]) -> tuple[T, ...]:
-    """Return them as a tuple; a single string would be taken for its letters."""
-    if not isinstance(values, Iterable) or isinstance(values, (str, bytes)):
-        msg = f"{field} is {values!r}; it must be a sequence: [{values!r}]"
-        raise ValueError(msg)  # noqa: TRY004 - every mistake here is a ValueError
-    return tuple(values)
-
-
 def _strings(field: str, values: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
     try:
-        return tuple([os.fsdecode(value) for value in _sequence(field, values)])
+        return tuple([os.fsdecode(value) for value in sequence(field, values)])
     except TypeError:
         msg = f"{field} is {values!r}; it must be a sequence of strings"
         raise ValueError(msg) from None
@@ -220,7 +211,7 @@ def _ports(mapping: Mapping[str, Iterable[int] | None]) -> Ports:
     found: dict[str, tuple[int, ...] | None] = {}
     for name, values in mapping.items():
         _check_name("network", name, Ports._fields)
-        ports = None if values is None else _sequence(f"network, {name!r},", values)
+        ports = None if values is None else sequence(f"network, {name!r},", values)
         for port in ports or ():
             if type(port) is not int or not 0 <= port <= _MAX_PORT:
                 msg = f"network: {port!r} is not a port number (0 to {_MAX_PORT})"

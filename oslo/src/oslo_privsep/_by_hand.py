@@ -49,19 +49,15 @@ class PrivsepLogHandler(logging.Handler):
 def replace_logging(
     handler: logging.Handler, log_root: logging.Logger | None = None
 ) -> None:
-    """Make `handler` the only one of all loggers.
+    """Make `handler` the only one of a logger; those below it keep theirs.
 
     Args:
         handler: it.
-        log_root: below which loggers; None: all.
+        log_root: the logger; None: the root.
 
     """
-    root = logging.root if log_root is None else log_root
-    for logger in list(root.manager.loggerDict.values()):
-        if isinstance(logger, logging.Logger):
-            logger.handlers.clear()
-            logger.propagate = True
-    root.handlers[:] = [handler]
+    logger = logging.root if log_root is None else log_root
+    logger.handlers[:] = [handler]
 
 
 class Daemon:

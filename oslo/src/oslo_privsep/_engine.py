@@ -174,7 +174,15 @@ def entry(
     """Return a row; in the client its function is never called."""
     wire_name = name.encode()
     limit = math.inf if timeout is None else timeout
-    return Entry(name, wire_name, function, limit, False, call_head(wire_name))  # noqa: FBT003
+    return Entry(
+        name,
+        wire_name,
+        function,
+        limit,
+        detach=False,
+        head=call_head(wire_name),
+        packed=True,
+    )
 
 
 def _raiser(error: Exception) -> Callable[..., object]:

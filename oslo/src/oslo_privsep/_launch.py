@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from oslo_privsep._engine import Engine
 
 DEADLINE = 60.0  # seconds: a busy host, an LDAP directory behind sudo
-_GRACE = 5.0
 
 
 def launch(engine: Engine) -> Launched:
@@ -63,9 +62,12 @@ def _run(engine: Engine, words: list[str], listener: socket.socket) -> Launched:
     helper, stderr = _spawn(words)
     # Closed last: eventlet may tell of its number when another file has that already.
     with io.FileIO(os.pidfd_open(helper.pid)) as end:
-        launched = _connected(engine, helper, end, listener, stderr)
-        what = f"{engine.owner} could not be started by {words[0]}"
-        _, launched = wait_until_ready(launched, what, "", DEADLINE)
+        try:
+            launched = _connected(engine, helper, end, listener, stderr)
+            what = f"{engine.owner} could not be started by {words[0]}"
+            _, launched = wait_until_ready(launched, what, "", DEADLINE)
+        finally:
+            _reap(helper)
     return launched
 
 
@@ -109,15 +111,11 @@ def _connected(
         _log_words(engine, stderr)
         stderr.close()
         raise
-    finally:
-        _reap(helper)
 
 
 def _reap(helper: subprocess.Popen[bytes]) -> None:
-    """Wait for the helper, which ends when the daemon has connected, or failed."""
-    try:
-        helper.wait(_GRACE)
-    except subprocess.TimeoutExpired:  # a command that stays; it ends with its child
+    """Have the helper reaped, which has ended, or stays as long as the daemon."""
+    if helper.poll() is None:
         threading.Thread(target=helper.wait, name="privsep helper", daemon=True).start()
 
 

@@ -53,14 +53,22 @@ class _Unusual(Exception):
     """What only oslo.config reads exactly."""
 
 
-def read_files(paths: Iterable[str]) -> list[File]:
-    """Read the files at `paths`, each a file.
+def read_files(places: Iterable[tuple[str, bool]]) -> list[File]:
+    """Read the files at `places`.
+
+    Args:
+        places: the path of each, and whether that is a directory, whose ``*.conf`` are
+            meant.
 
     Raises:
         StartError: one cannot be read; the message does not hold what is in it.
 
     """
-    return [_read(path) for path in paths]
+    return [
+        _read(path)
+        for place, is_directory in places
+        for path in (_paths_in(place) if is_directory else [place])
+    ]
 
 
 def _read(path: str) -> File:
@@ -85,7 +93,7 @@ def _read_anybodys(path: str) -> bytes:
         return file.read(_LARGEST)
 
 
-def paths_in(directory: str) -> list[str]:
+def _paths_in(directory: str) -> list[str]:
     """Return the paths of the ``*.conf`` in a directory, in their order.
 
     Raises:

@@ -207,9 +207,11 @@ class RootwrapClientChannel(_ClientChannel):
 
 def helper_main() -> NoReturn:
     """Be the daemon that the command line asks for; see ``privsep-helper --help``."""
-    from oslo_privsep import _helper  # noqa: PLC0415 - in the helper only
+    import sys  # noqa: PLC0415 - as below
 
-    _helper.main()
+    from oslo_privsep import _begin  # noqa: PLC0415 - in the helper only
+
+    _begin.main(None, sys.argv[1:])
 
 
 def setuid(user_id_or_name: str | int) -> None:
@@ -252,7 +254,7 @@ def _change(call: Callable[[int], None], number: int) -> None:
     try:
         call(number)
     except OSError as error:
-        msg = f"{call.__name__}({number}): {error.strerror}"
+        msg = f"Failed to set {call.__name__.removeprefix('set')} {number}"
         raise FailedToDropPrivileges(msg) from error
 
 

@@ -94,6 +94,7 @@ def main():
         for words in COMMANDS:
             row(f"execute: {' '.join(words)}", execute, rootwrap, words)
         row("execute: input is text", execute, rootwrap, ["cat"], "text é\n")
+        row("execute: input is bytes", execute, rootwrap, ["cat"], b"bytes\n")
         row("execute: no input", execute, rootwrap, ["cat"], None)
         row("execute: a megabyte each way", lambda: [
             len(part) for part in rootwrap.execute(["cat"], "x" * (1 << 20))[1:]])

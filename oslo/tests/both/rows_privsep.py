@@ -490,6 +490,88 @@ def channels():
         row("Future: an exception", future.result)
 
 
+def functions():
+    """What daemon has beside its classes."""
+    reader, writer = os.pipe()
+    os.set_inheritable(reader, True)
+    row("set_cloexec", lambda: (daemon.set_cloexec(reader), os.get_inheritable(reader)))
+    row("set_cloexec: no descriptor", daemon.set_cloexec, 99999)
+    with daemon.fdopen(writer, "w") as file:
+        file.write("text")
+    row("fdopen", lambda: daemon.fdopen(reader, "rb", 0).read())
+    for name in ("setuid", "setgid"):
+        function = getattr(daemon, name)
+        ids = {"setuid": "os.getresuid", "setgid": "os.getresgid"}[name]
+        for value in (65534, "65534", "daemon"):
+            row(f"{name}: {value!r}", in_child, lambda f=function, v=value, i=ids: (
+                f(v), eval(i)()))
+        row(f"{name}: nobody has that name", lambda f=function: f("no-such-name"))
+        row(f"{name}: it is not allowed", in_child, lambda f=function: (
+            os.setresuid(65534, 65534, 65534), f(1)))
+    row("log handler", in_child, lambda: sent_by(daemon.PrivsepLogHandler))
+    row("log handler: processName", in_child, lambda: sent_by(
+        daemon.PrivsepLogHandler, processName="named"))
+    row("replace_logging", in_child, replaced_logging)
+
+
+class Sent:
+    """A channel that keeps what is sent."""
+
+    running = True
+
+    def __init__(self):
+        self.messages = []
+
+    def send(self, message):
+        self.messages.append(message)
+
+    def remote_call(self, *call):
+        return call
+
+
+def sent_by(handler, **arguments):
+    sent = Sent()
+    logger = logging.getLogger("handled")
+    logger.addHandler(handler(sent, **arguments))
+    logger.warning("of %d", 1)
+    try:
+        raise ValueError("none")
+    except ValueError:
+        logger.exception("failed")
+    return [
+        (identity, int(kind), [fields[name] for name in (
+            "name", "msg", "args", "levelname", "exc_info", "processName")],
+         (fields["exc_text"] or "").splitlines()[-1:])
+        for identity, (kind, fields) in sent.messages
+    ]
+
+
+def replaced_logging():
+    sent = Sent()
+    handler = daemon.PrivsepLogHandler(sent)
+    before = logging.getLogger("has.one")
+    before.addHandler(logging.NullHandler())
+    before.propagate = False
+    daemon.replace_logging(handler)
+    before.error("not seen")
+    logging.getLogger("has.none").error("replaced")
+    return logging.root.handlers == [handler], before.handlers, len(sent.messages)
+
+
+def what_is_sent():
+    context = priv_context.PrivContext(
+        __name__, cfg_section="sent", capabilities=[], timeout=7)
+    context.channel = Sent()
+
+    def function(*arguments, **named):
+        """Be never called."""
+
+    call = context.entrypoint(function)
+    row("sent: arguments", call, 1, [2], a="b")
+    row("sent: _wrap_timeout", call, _wrap_timeout=2)
+    row("sent: entrypoint_with_timeout", context.entrypoint_with_timeout(3)(function), 1)
+
+
 def served_by_hand():
     """A program that runs a Daemon itself."""
     import socket
@@ -513,6 +595,33 @@ def served_by_hand():
     client.close()
     os.waitpid(pid, 0)
     del context
+    run_by_hand()
+
+
+def run_by_hand():
+    """A program whose Daemon gives up what its context does not need."""
+    import socket
+
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        try:
+            daemon.Daemon(comm.ServerChannel(theirs), neutronlike.default).run()
+        finally:
+            os._exit(0)
+    theirs.close()
+    client = comm.ClientChannel(ours)
+    name = "neutronlike.operations.status"
+
+    def status():
+        call = (comm.Message.CALL.value, name, (), {})
+        _, (own, _, directory) = client.send_recv(call)
+        return [own[each] for each in ("Uid", "Gid", "CapPrm", "CapEff")], directory
+
+    row("Daemon.run", status)
+    client.close()
+    os.waitpid(pid, 0)
 
 
 def endings():
@@ -547,7 +656,11 @@ def replaced_channel():
 
 
 def fixture():
+    from oslo_privsep.test import fixture as public
     from oslo_privsep.tests import fixture as module
+
+    row("fixture: both names", lambda: [
+        each.UnprivilegedPrivsepFixture.__name__ for each in (public, module)])
 
     context = priv_context.PrivContext(
         "neutronlike", capabilities=[0])
@@ -573,6 +686,8 @@ def main():
             commands(directory)
             modules()
             channels()
+            functions()
+            what_is_sent()
             served_by_hand()
             replaced_channel()
             fixture()

@@ -7,17 +7,15 @@ can be said about is an error, not something that passes.
 from __future__ import annotations
 
 import io
-import typing
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Any, TypeVar
 
-from privsep._boundary import forms
+from privsep._boundary import forms, loaded
 from privsep._boundary.forms import Form
+from privsep._boundary.loaded import NoneType, UnionType, arguments_of, origin_of
 from privsep._wire.scalars import writer_of
-from privsep.boundary import Secret
 
+TYPE_CHECKING = False  # not typing's, see loaded
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
     #: what stands behind a parameter's colon: a class, or what `typing` makes
     Annotation: TypeAlias = Any
@@ -41,13 +39,16 @@ _OPEN_FILES: dict[object, tuple[type, ...]] = {
     io.RawIOBase: (io.FileIO,),
     io.BufferedIOBase: _BUFFERED,
     io.TextIOBase: _TEXT,
-    typing.BinaryIO: _BINARY,
-    typing.TextIO: _TEXT,
-    typing.IO: (*_BINARY, *_TEXT),
     **{kind: (kind,) for kind in (*_BINARY, *_TEXT)},
 }
 _DESCRIPTORS = (("socket", "socket"), ("privsep._wire.open_files", "Fd"))
-_WRAPPERS = (typing.Required, typing.NotRequired, getattr(typing, "ReadOnly", 0))
+#: typing's, by name
+_OPEN_FILES_OF_TYPING = {
+    "BinaryIO": _BINARY,
+    "TextIO": _TEXT,
+    "IO": (*_BINARY, *_TEXT),
+}
+_WRAPPERS = ("Required", "NotRequired", "ReadOnly")
 
 
 class Unsupported(TypeError):
@@ -84,18 +85,19 @@ class Compiler:
             raise
 
     def _form_of(self, annotation: Annotation) -> Form:  # noqa: PLR0911 - a table
-        if annotation is Any or annotation is object:
+        if annotation is loaded.of("typing", "Any") or annotation is object:
             return Form()
-        origin: Annotation = typing.get_origin(annotation) or annotation
-        arguments = typing.get_args(annotation)
-        if origin is typing.Annotated:
+        origin: Annotation = origin_of(annotation) or annotation
+        arguments = arguments_of(annotation)
+        if origin is loaded.of("typing", "Annotated"):
             return self._annotated(*arguments)
-        if origin is typing.Union or origin is UnionType:
+        if origin is loaded.of("typing", "Union") or origin is UnionType:
             return self._union(arguments)
-        if origin is typing.Literal:
+        if origin is loaded.of("typing", "Literal"):
             return self._literal(arguments)
-        if origin is Secret:
-            return forms.SecretForm(self.form(arguments[0] if arguments else object))
+        if origin is loaded.of("privsep.boundary", "Secret"):
+            form = self.form(arguments[0] if arguments else object)
+            return forms.SecretForm(form, origin)
         if isinstance(origin, type):
             return self._class(annotation, origin, arguments)
         return self._alias(annotation)
@@ -138,8 +140,9 @@ class Compiler:
         is_container = origin in (dict, *forms.ITEMS)
         if is_container or origin.__module__ == "collections.abc":
             return self._container(annotation, origin, arguments)
-        if origin in _OPEN_FILES:
-            return self._open_file(origin, arguments)
+        open_file = _open_file(origin, arguments)
+        if open_file is not None:
+            return open_file
         if arguments:
             raise Unsupported
         if (origin.__module__, origin.__name__) in _DESCRIPTORS:
@@ -159,12 +162,6 @@ class Compiler:
         if hasattr(origin, "__members__"):
             return forms.Member(origin)
         return self._record(origin)
-
-    @staticmethod
-    def _open_file(origin: type, arguments: tuple[Annotation, ...]) -> Form:
-        if arguments in ((str,), (bytes,)):
-            origin = typing.TextIO if arguments == (str,) else typing.BinaryIO
-        return forms.Of(origin.__name__, *_OPEN_FILES[origin])
 
     def _number(self, kind: type, *also: type) -> Form:
         if self._result:  # an integer that was returned is one that is returned
@@ -209,6 +206,8 @@ class Compiler:
     def _record(self, kind: type) -> Form:
         if kind in self._records:
             return self._records[kind]
+        import typing  # noqa: PLC0415 - few annotations name a class with fields
+
         typed = typing.is_typeddict(kind)
         names = _fields_of(kind)
         if names is None and not typed:
@@ -221,12 +220,12 @@ class Compiler:
         fields: dict[str, Form] = {}
         for name in hints if names is None else names:
             annotation = hints[name]
-            while typed and (wrapper := typing.get_origin(annotation)) in _WRAPPERS:
-                if wrapper is typing.Required:
+            while typed and (wrapper := _wrapper_of(annotation)):
+                if wrapper == "Required":
                     required.add(name)
-                elif wrapper is typing.NotRequired:
+                elif wrapper == "NotRequired":
                     required.discard(name)
-                (annotation,) = typing.get_args(annotation)
+                (annotation,) = arguments_of(annotation)
             fields[name] = self.form(annotation)
         record.fields, record.required = fields, frozenset(required)
         if typed:
@@ -238,7 +237,9 @@ class Compiler:
         for name in ("__supertype__", "__value__"):  # of NewType, of ``type X = ...``
             if hasattr(annotation, name):
                 return self.form(getattr(annotation, name))
-        if isinstance(annotation, TypeVar):
+        import typing  # noqa: PLC0415 - it is loaded: no class is left
+
+        if isinstance(annotation, typing.TypeVar):
             if annotation.__constraints__:
                 return self._union(annotation.__constraints__)
             return self.form(annotation.__bound__ or object)
@@ -247,6 +248,27 @@ class Compiler:
         if isinstance(annotation, (typing.ParamSpecArgs, typing.ParamSpecKwargs)):
             return Form()
         raise Unsupported
+
+
+def _open_file(origin: type, arguments: tuple[Annotation, ...]) -> Form | None:
+    """Return the form of open files, if `origin` stands for such."""
+    for name, kinds in _OPEN_FILES_OF_TYPING.items():
+        if origin is loaded.of("typing", name):
+            if arguments == (str,):
+                return forms.Of("TextIO", *_TEXT)
+            if arguments == (bytes,):
+                return forms.Of("BinaryIO", *_BINARY)
+            return forms.Of(name, *kinds)
+    if origin not in _OPEN_FILES:
+        return None
+    return forms.Of(origin.__name__, *_OPEN_FILES[origin])
+
+
+def _wrapper_of(annotation: Annotation) -> str | None:
+    """Return what `typing` has around the annotation of a key of a TypedDict."""
+    origin = origin_of(annotation)
+    found = (name for name in _WRAPPERS if origin is loaded.of("typing", name))
+    return next(found, None)
 
 
 def _fields_of(kind: type) -> list[str] | None:

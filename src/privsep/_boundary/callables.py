@@ -5,19 +5,15 @@ Runs on both sides, for what is no plain function and for what wraps one.
 
 from __future__ import annotations
 
-import functools
-from types import BuiltinFunctionType, FunctionType, MethodType
-
+from privsep._boundary.loaded import FunctionType, MethodType, of
 from privsep._wire.typed import NamedTuple
 
-TYPE_CHECKING = False  # not typing's: that is 5 ms
+TYPE_CHECKING = False  # not typing's, see loaded
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_VARARGS, _VARKEYWORDS = 0x04, 0x08
-_CACHED = type(functools.cache(len))
 #: whose arguments are those of what they stand for, or that have no annotations
-_KNOWN = (FunctionType, BuiltinFunctionType, staticmethod, _CACHED)
+_KNOWN = (FunctionType, type(len), staticmethod)
 
 
 class Link(NamedTuple):
@@ -34,16 +30,25 @@ def chain(function: object) -> Iterator[Link]:
         if type(function) is MethodType:
             function, given = function.__func__, 1
         yield Link(function, given)
-        if isinstance(function, functools.partial):
-            given += len(function.args)
+        if _is_partial(function):
+            given += len(function.args)  # type: ignore[attr-defined]
         function = _called_by(function)
 
 
+def _is_partial(function: object) -> bool:
+    partial = of("functools", "partial")
+    return isinstance(partial, type) and isinstance(function, partial)
+
+
+def _is_known(function: object) -> bool:
+    return type(function) in (*_KNOWN, of("functools", "_lru_cache_wrapper"))
+
+
 def _called_by(function: object) -> object:
-    if isinstance(function, functools.partial):
-        return function.func
+    if _is_partial(function):
+        return function.func  # type: ignore[attr-defined]
     wrapped = getattr(function, "__wrapped__", None)
-    if wrapped is not None or type(function) in _KNOWN:
+    if wrapped is not None or _is_known(function):
         return wrapped
     if isinstance(function, type):
         its = MethodType(function.__init__, function)  # type: ignore[misc]
@@ -58,7 +63,7 @@ def innermost(function: object) -> tuple[FunctionType, int] | None:
     None if it is none.
     """
     *_, (inner, given) = chain(function)
-    return (inner, given) if isinstance(inner, FunctionType) else None
+    return (inner, given) if type(inner) is FunctionType else None
 
 
 def required(function: FunctionType) -> frozenset[str]:
@@ -78,7 +83,7 @@ def why_unjudged(function: object) -> str:
     """
     links = list(chain(function))
     for link in links:
-        if type(link.function) not in _KNOWN:
+        if not _is_known(link.function):
             return f"{link.function!r} is no function"
     inner = _parameters(links[-1])
     for link in links[:-1]:

@@ -7,18 +7,17 @@ form, so no class is ever chosen by what was sent.
 
 from __future__ import annotations
 
-import enum
-import functools
-import operator
-from types import NoneType
-from typing import TYPE_CHECKING, Any
-
+from privsep._boundary import loaded
+from privsep._boundary.loaded import NoneType
 from privsep._wire.scalars import writer_of
-from privsep.boundary import Secret
 
+TYPE_CHECKING = False  # not typing's, see loaded
 if TYPE_CHECKING:
+    import enum
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
+
+    from privsep.boundary import Secret
 
     #: what `Annotated` adds: an object with `holds`, or with `hold`
     Marker: TypeAlias = Any
@@ -185,8 +184,10 @@ class Member(Form):
         self._find: Callable[[object], enum.Enum] = kind
         self._only = tuple(only)
         self._bits: int | None = None  #: of a Flag: all that are known
-        if issubclass(kind, enum.Flag):
-            self._bits = functools.reduce(operator.or_, (x.value for x in kind), 0)
+        if issubclass(kind, loaded.of("enum", "Flag")):
+            self._bits = 0
+            for member in kind:
+                self._bits |= member.value
         members = [repr(each.value) for each in self._only or tuple(kind)]
         shown = ", ".join(members[:_MANY]) + (", ..." if members[_MANY:] else "")
         self.expected = f"{kind.__qualname__} ({shown})"
@@ -203,10 +204,10 @@ class Member(Form):
         raise Wrong(self.expected, value)
 
     def lower(self, value: object) -> object:
-        if isinstance(value, enum.Enum) and type(value) is self._kind:
-            plain: object = value.value
-            if self._allows(value):
-                return plain
+        member: Any = value
+        if type(value) is self._kind and self._allows(member):
+            plain: object = member.value
+            return plain
         raise Wrong(self.expected, value)
 
     def _allows(self, member: enum.Enum) -> bool:
@@ -523,17 +524,19 @@ class SecretForm(Form):
 
     lowers = True
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: Form, kind: type[Secret[object]]) -> None:
         self.expected = f"Secret of {form.expected}"
         self._form = form
+        self._kind = kind
 
     def check(self, value: object, held: list[int]) -> object:
-        return Secret(self._form.check(value, held))
+        return self._kind(self._form.check(value, held))
 
     def lower(self, value: object) -> object:
-        if type(value) is not Secret:
+        kept: Any = value
+        if type(value) is not self._kind:
             raise Wrong(self.expected, value)
-        secret: object = value.reveal()
+        secret: object = kept.reveal()
         try:
             return self._form.lower(secret)
         except Wrong:

@@ -12,8 +12,6 @@ tried, and why not.
 from __future__ import annotations
 
 import os
-import typing
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from privsep import errors
 from privsep._boundary.annotations import Compiler, Unsupported
@@ -27,14 +25,16 @@ from privsep._boundary.forms import (
     all_within,
     why,
 )
+from privsep._boundary.loaded import arguments_of, hint_of
+from privsep._wire.typed import NamedTuple
 from privsep._wire.values import Encoder, UnsupportedType
-from privsep.boundary import Secret
 
+TYPE_CHECKING = False  # not typing's, see loaded
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from types import FunctionType
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
+    from privsep._boundary.loaded import FunctionType
     from privsep.context import Entry
 
     #: makes plain data of an item, and of a result; None: it crosses as it is
@@ -203,6 +203,8 @@ class Checker:
         """Return the arguments as they came, but no secret."""
         if not self._secrets:
             return args, kwargs
+        from privsep.boundary import Secret  # noqa: PLC0415 - it is loaded: there is one
+
         shown: Any = args.copy()
         named: Any = kwargs.copy()
         for key, slot in self._parameters.reached(args, kwargs):
@@ -424,10 +426,10 @@ def _result_forms(entry: Entry) -> tuple[Form | None, Form | None]:
     if inner is None or "return" not in inner.__annotations__:
         return None, None
     try:
-        hint = _hint(inner, "return")
+        hint = hint_of(inner, "return")
         if not entry.is_stream:
             return None, _form_or_as_it_is(hint)
-        item, _, result, *_ = *typing.get_args(hint), None, None, None
+        item, _, result, *_ = *arguments_of(hint), None, None, None
         return _form_or_as_it_is(item), _form_or_as_it_is(result)
     except Exception:  # noqa: BLE001 - annotations are code
         return None, None
@@ -442,24 +444,9 @@ def _is_secret(form: Form) -> bool:
     return any(isinstance(each, SecretForm) for each in all_within(form))
 
 
-class _Holder:
-    """One annotation of a function, as `typing.get_type_hints` takes it."""
-
-    def __init__(self, function: FunctionType, name: str) -> None:
-        self.__annotations__ = {name: function.__annotations__[name]}
-        self.__globals__ = function.__globals__
-        self.__type_params__ = getattr(function, "__type_params__", ())
-
-
 def _form_at(function: FunctionType, name: str, compiler: Compiler) -> Form | None:
     """Return the form of one parameter, or of "return"; None if it says nothing."""
     if name not in function.__annotations__:
         return None
-    form = compiler.form(_hint(function, name))
+    form = compiler.form(hint_of(function, name))
     return None if type(form) is Form else form
-
-
-def _hint(function: FunctionType, name: str) -> Any:  # noqa: ANN401 - an annotation
-    """Return what an annotation of a function says, its names resolved."""
-    hints = typing.get_type_hints(_Holder(function, name), include_extras=True)
-    return hints[name]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from privsep._client.channel import Channel, Received
     from privsep._client.client import Client
+    from privsep._client.connection import Connection
     from privsep._client.pool import Pool
     from privsep._client.streams import Conversation, Steps
     from privsep.context import Entry
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 _DONTWAIT = int(socket.MSG_DONTWAIT)
 _CHUNK = 64 * 1024
 _FATE_TIMEOUT = 1.0
-_BUSY = 0.01  # seconds after which a daemon that takes no request is asked again
 
 
 async def call(
@@ -77,7 +77,7 @@ async def _begin(
             deadline = monotonic() + entry.limit
         pool = connection.pool
         try:
-            channel = await _take(pool, deadline)
+            channel = await _take(connection, deadline)
         except ConnectionError:
             await loops.in_thread(client.lost, connection)
             continue
@@ -90,15 +90,18 @@ async def _begin(
             pool.give_back(channel)
             if deadline <= monotonic():
                 raise client.not_in_time(entry) from None
-        except BaseException:
+        except BaseException as error:
             pool.give_back(channel)
+            if isinstance(error, errors.DaemonGone) and channel.daemon_ended:
+                await loops.in_thread(client.lost, connection)
             raise
         else:
             return pool, exchange, frame
 
 
-async def _take(pool: Pool, deadline: float) -> Channel | None:
+async def _take(connection: Connection, deadline: float) -> Channel | None:
     """Return a channel, None if none came before `deadline`."""
+    pool = connection.pool
     while True:
         try:
             return pool.idle.pop()
@@ -109,7 +112,17 @@ async def _take(pool: Pool, deadline: float) -> Channel | None:
         except errors.CallTimeout:  # the daemon takes no request at the moment
             if deadline <= monotonic():
                 raise
-            await loops.sleep(_BUSY)
+            await _wait_for_room(connection, deadline)
+
+
+async def _wait_for_room(connection: Connection, deadline: float) -> None:
+    """Return when the daemon may take a request again, or at `deadline`."""
+    with connection.duplicate_control() as control:
+        try:
+            async with loops.timeout(deadline - monotonic()):
+                await loops.writable(control)
+        except TimeoutError:
+            pass
 
 
 class _LoopFrames:
@@ -334,7 +347,7 @@ class _Exchange:
             pass
         finally:
             encoder.clear()
-        channel.fresh = False
+        channel.begun()
         return await self.next_frame(self.deadline)
 
     async def send(self, kind: int, body: bytes) -> None:

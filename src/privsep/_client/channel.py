@@ -40,8 +40,10 @@ from privsep._wire.values import (
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from typing import TypeAlias
 
+    from privsep._client.lookout import Lookout
     from privsep._client.pool import Place
     from privsep._wire.frames import Beside
     from privsep.context import Context, Entry
@@ -65,11 +67,16 @@ class Channel:
     """
 
     def __init__(
-        self, sock: socket.socket, fate: socket.socket, context: Context
+        self,
+        sock: socket.socket,
+        fate: socket.socket,
+        context: Context,
+        at_first: Callable[[], None],
     ) -> None:
         self.usable = True
         self.daemon_ended = False  #: which an answer that did not come has shown
         self.place: Place | None = None  #: in the pool, which frees it afterwards
+        self.lookout: Lookout | None = None  #: the pool's
         self.unanswered = False
         self._context = context
         self.sock = sock
@@ -78,6 +85,7 @@ class Channel:
         self.frames = Frames(sock, context.max_message, timer.renew, timer.renew)
         self.encoder = Encoder(beside=True)
         self.fresh = True
+        self._at_first = at_first  #: called when the first CALL is sent
 
     def is_open(self) -> bool:
         """Return whether it is this process's: a forked child has it closed."""
@@ -110,8 +118,23 @@ class Channel:
                 still usable, or not.
 
         """
-        why = self.begin(entry, args, kwargs, level, deadline, timeout)
-        return self.finish(entry, deadline, why)
+        event: _Event = self.begin(entry, args, kwargs, level, deadline, timeout)
+        if event is None:
+            lookout = self.lookout
+            if lookout is None:
+                pass
+            elif lookout.skipped:
+                lookout.skipped -= 1
+            elif not self.frames.rest and self._timer.of_kernel:
+                lookout.look(self.frames)
+            try:
+                event = self.frames.receive()
+                if event is not None and event[0] == Kind.RET:
+                    self.usable = True
+                    return event[1] if entry.packed else decode(event[1])
+            except (OSError, FrameTooLarge) as error:
+                event = error
+        return self._receive(entry, deadline, event)
 
     def finish(
         self,
@@ -125,17 +148,13 @@ class Channel:
             NotStarted, BaseException: as `call`.
 
         """
-        if why is not None:
-            return self._receive(entry, deadline, why)
-        event: _Event
+        return self._receive(entry, deadline, why or self._next_event())
+
+    def _next_event(self) -> _Event:
         try:
-            event = self.frames.receive()
-            if event is not None and event[0] == Kind.RET:
-                self.usable = True
-                return decode(event[1])
+            return self.frames.receive()
         except (OSError, FrameTooLarge) as error:
-            event = error
-        return self._receive(entry, deadline, event)
+            return error
 
     def begin(
         self,
@@ -177,8 +196,15 @@ class Channel:
             if not self._is_own(error):
                 raise
             timer.renew()
-        self.fresh = False
+        if self.fresh:
+            self.begun()
         return None
+
+    def begun(self) -> None:
+        """Say that a CALL is sent: the worker may be starting still."""
+        if self.fresh:
+            self.fresh = False
+            self._at_first()
 
     def pack(
         self,
@@ -195,7 +221,10 @@ class Channel:
 
         """
         try:
-            body = self.encoder.encode_call(args, kwargs)
+            if entry.packed:
+                body = cast("bytes", args[0])
+            else:
+                body = self.encoder.encode_call(args, kwargs)
         except (UnsupportedType, LimitExceeded) as error:
             raise self._cannot_send(error, entry, args, kwargs) from None
         name = entry.wire_name
@@ -222,11 +251,7 @@ class Channel:
         if not left <= timer.seconds <= left + 1.0:
             timer.set(left)
         while True:
-            event: _Event
-            try:
-                event = self.frames.receive()
-            except (OSError, FrameTooLarge) as error:
-                event = error
+            event = self._next_event()
             if event is None or isinstance(event, (OSError, FrameTooLarge)):
                 self._handle_trouble(entry, deadline, event)
             elif event[0] == Kind.LOG:
@@ -312,7 +337,7 @@ class Channel:
                 self._handle_trouble(entry, deadline, event)
             elif event[0] == Kind.RET:
                 self.usable = True
-                return decode(event[1])
+                return event[1] if entry.packed else decode(event[1])
             elif event[0] == Kind.ERR:
                 self.usable = True
                 raise rebuild(decode(event[1]), self._context)
@@ -322,10 +347,7 @@ class Channel:
                 return self._receive_beside(entry, *event)
             elif event[0] == Kind.BYE:
                 raise NotStarted
-            try:
-                event = self.frames.receive()
-            except (OSError, FrameTooLarge) as error:
-                event = error
+            event = self._next_event()
 
     def _send_beside(self, head: bytes, body: bytes) -> None:
         encoder = self.encoder

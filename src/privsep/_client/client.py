@@ -45,9 +45,10 @@ class Client:
         self._options = context.start_options
         self._lock = threading.Lock()
         self._connection: Connection | None = None
+        self._prepared: Connection | None = None
         self._started_by = ""
         self._loggers = _lineage(context.logger or context.prefix)
-        _clients.add(self)
+        _clients.add(weakref.ref(self, _clients.discard))
 
     def start(self, options: StartOptions) -> None:
         """Start the daemon; see `Context.start`."""
@@ -83,7 +84,14 @@ class Client:
     def _launch(self) -> Connection:
         launched, method = self.context.launch(self._options)
         self._started_by = method
-        return Connection(launched, self.context, method)
+        connection, self._prepared = self._prepared, None
+        connection = connection or Connection(self.context)
+        connection.use(launched, method)
+        return connection
+
+    def prepare(self) -> None:
+        """Make what needs no daemon yet, while one starts."""
+        self._prepared = Connection(self.context)
 
     def _refuse_second_start(self) -> None:
         """Raise if the daemon is gone and this process can start no other."""
@@ -313,7 +321,12 @@ def _lineage(name: str) -> list[logging.Logger]:
     return [*map(logging.getLogger, dotted), logging.getLogger()]
 
 
-_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+_clients: set[weakref.ref[Client]] = set()  #: as in `forking`
+
+
+def _all_clients() -> list[Client]:
+    found = [reference() for reference in list(_clients)]
+    return [client for client in found if client is not None]
 
 
 def new_client(context: Context) -> Client:
@@ -326,11 +339,11 @@ def new_client(context: Context) -> Client:
 
 def started_contexts() -> list[Context]:
     """Return the contexts that are started in this process."""
-    return [client.context for client in _clients if client.is_started()]
+    return [client.context for client in _all_clients() if client.is_started()]
 
 
 def _after_fork_in_child() -> None:
-    for client in list(_clients):
+    for client in _all_clients():
         client.after_fork_in_child()
 
 

@@ -31,45 +31,76 @@ _LONGEST_WAIT = 3600.0  # seconds at a time: a selector takes no infinity
 
 
 class Connection:
-    """Open channels to the daemon; `method` tells how it was started.
+    """Open channels to the daemon of `context`, once it is there.
 
-    One that this process has not launched outlives it.
+    Attributes:
+        method: how it was started.
+
     """
 
-    def __init__(
-        self, launched: Launched | Reached, context: Context, method: str
-    ) -> None:
-        self.method = method
-        self._context = context
-        self._control = launched.control
-        self._process: ChildProcess | None = launched.process
-        self._use(launched.stderr, launched.said)
+    method: str
+    _control: socket.socket
+    _process: ChildProcess | None
 
-    def _use(self, stderr: socket.socket | None, said: bytes) -> None:
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._begin()
+
+    def _begin(self) -> None:
         self.pool = Pool(self._context.workers, self._open_channel)
-        self._logs = LogReader(self._context, stderr, said, self._reap)
+        self._logs = LogReader(self._context, self._reap)
         self._introduced = False
         self._introducing = threading.Lock()
 
-    def _introduce(self, deadline: float) -> None:
+    def use(self, launched: Launched | Reached, method: str) -> None:
+        """Use a daemon that is ready; one that was only reached outlives this."""
+        self.method = method
+        self._control = launched.control
+        self._process = launched.process
+        self._logs.use(launched.stderr, launched.said)
+
+    def _introduce(self) -> None:
+        """Say HELLO, unless that is said; who waits for room does not hold the lock.
+
+        Raises:
+            ConnectionError, BlockingIOError: as `_send`.
+
+        """
         with self._introducing:
             if not self._introduced:
                 with self._logs.open_line() as daemon_end:
-                    self._send(HELLO, [daemon_end.fileno()], deadline)
+                    self._send(HELLO, [daemon_end.fileno()])
                 self._introduced = True
 
-    def _send(self, data: bytes, ends: list[int], deadline: float) -> None:
-        while True:
-            try:
-                descriptors.send(self._control, data, ends, socket.MSG_DONTWAIT)
-            except BlockingIOError:  # the daemon is stopped, or very busy
-                self._wait_for_room(deadline)
-            except OSError as error:
-                if error.errno != errno.EBADF:
-                    raise
-                raise ConnectionError(*error.args) from None  # another thread let go
-            else:
-                return
+    def _send(self, data: bytes, ends: list[int]) -> None:
+        """Send one datagram.
+
+        Raises:
+            ConnectionError: the daemon is gone.
+            BlockingIOError: there is no room: it is stopped, or very busy.
+
+        """
+        try:
+            descriptors.send(self._control, data, ends, socket.MSG_DONTWAIT)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            raise ConnectionError(*error.args) from None  # another thread let go
+
+    def duplicate_control(self) -> socket.socket:
+        """Return a control socket for a task, to wait by: a loop has one task for each.
+
+        Raises:
+            ConnectionError: another thread let go of the daemon.
+            OSError: no descriptors.
+
+        """
+        try:
+            return forking.duplicate(self._control)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            raise ConnectionError(*error.args) from None
 
     def _wait_for_room(self, deadline: float) -> None:
         """Return when the control socket may take a datagram again, or soon after."""
@@ -95,20 +126,26 @@ class Connection:
             OSError: no descriptors.
 
         """
+        while True:
+            try:
+                return self._try_to_open_channel()
+            except BlockingIOError:
+                self._wait_for_room(deadline)
+
+    def _try_to_open_channel(self) -> Channel:
         if not self._introduced:
-            self._introduce(deadline)
+            self._introduce()
         ours, workers = forking.socket_pair()
         fate, supervisors = forking.socket_pair()
         with workers, supervisors:
             try:
                 ends = [workers.fileno(), supervisors.fileno()]
-                self._send(REQUEST, ends, deadline)
+                self._send(REQUEST, ends)
             except BaseException:
                 ours.close()
                 fate.close()
                 raise
-        self._logs.start()  # while the worker starts
-        return Channel(ours, fate, self._context)
+        return Channel(ours, fate, self._context, self._logs.start)
 
     def _reap(self) -> None:
         if self._process is not None:
@@ -116,11 +153,12 @@ class Connection:
 
     def close(self, timeout: float) -> None:
         """Let go of the daemon and wait until it has ended, `timeout` at most."""
+        deadline = monotonic() + timeout
         self.pool.close()
         self._control.close()
         ended = self._process is None or self._process.wait(timeout)
         if ended:
-            self._logs.join()
+            self._logs.join(max(0.0, deadline - monotonic()))
         else:
             self._logs.start()  # it reaps the daemon when that has ended
 
@@ -128,4 +166,4 @@ class Connection:
         """Leave the parent's calls, logs and child process to the parent."""
         self._logs.leave()
         self._process = None
-        self._use(None, b"")
+        self._begin()

@@ -16,7 +16,9 @@ import weakref
 #: held while something is made that a forked child needs whole, or not at all
 undivided = threading.RLock()
 
-_own: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+#: plain references in a plain set: what a forked child does with a WeakSet costs it
+#: twenty page faults
+_own: set[weakref.ref[socket.socket]] = set()
 
 
 def socket_pair(
@@ -30,13 +32,28 @@ def socket_pair(
     """
     with undivided:
         pair = socket.socketpair(socket.AF_UNIX, kind)
-        _own.update(pair)
+        _own.update([weakref.ref(sock, _own.discard) for sock in pair])
     return pair
 
 
+def duplicate(sock: socket.socket) -> socket.socket:
+    """Return a second descriptor of `sock`, which a forked child closes.
+
+    Raises:
+        OSError: as dup(2).
+
+    """
+    with undivided:
+        second = sock.dup()
+        _own.add(weakref.ref(second, _own.discard))
+    return second
+
+
 def _in_child() -> None:
-    for sock in _own:
-        sock.close()
+    for reference in list(_own):
+        sock = reference()
+        if sock is not None:
+            sock.close()
     _own.clear()
     undivided.release()
 

@@ -38,45 +38,57 @@ def handle_record(fields: dict[str, object], name: str | None) -> None:
 class LogReader:
     """Reads a daemon's log line and its stderr until both close."""
 
-    def __init__(
-        self,
-        context: Context,
-        stderr: socket.socket | None,
-        said: bytes,
-        at_end: Callable[[], None],
-    ) -> None:
+    def __init__(self, context: Context, at_end: Callable[[], None]) -> None:
         self._context = context
         self._logger = logging.getLogger(context.logger or f"privsep.{context.name}")
         self._line: socket.socket | None = None
-        self._stderr = stderr
-        self._begun = said
+        self._stderr: socket.socket | None = None
+        self._begun = b""
         self._at_end = at_end
         self._thread: threading.Thread | None = None
+        self._starting = threading.RLock()  # a signal's handler may call stop()
+
+    def use(self, stderr: socket.socket | None, said: bytes) -> None:
+        """Read `stderr`, too, of which `said` has been read."""
+        self._stderr = stderr
+        self._begun = said
 
     def open_line(self) -> socket.socket:
         """Make the log line, before the reader starts; return the daemon's end.
 
         It is made when it is sent, because the daemon takes only what its sender
         made, and a service may drop its privileges between start and first call.
+        If there was no room for it, another is made.
         """
+        if self._line is not None:
+            self._line.close()
         self._line, daemon_end = forking.socket_pair(socket.SOCK_SEQPACKET)
         return daemon_end
 
     def start(self) -> None:
-        """Begin to read, once."""
-        if self._thread is None:
-            self._thread = threading.Thread(
+        """Begin to read, once; any thread may say so.  Where none can start, not yet.
+
+        The daemon counts what it cannot send meanwhile.
+        """
+        with self._starting:
+            if self._thread is not None:
+                return
+            thread = threading.Thread(
                 target=self._run, name=self._logger.name, daemon=True
             )
-            self._thread.start()
+            try:
+                thread.start()
+            except RuntimeError:
+                return
+            self._thread = thread
 
     def leave(self) -> None:
         """Leave reading to the parent: this process is a forked child."""
         if self._stderr is not None:
             self._stderr.close()
 
-    def join(self) -> None:
-        """Handle all that the daemon sent until now, and end.
+    def join(self, timeout: float) -> None:
+        """Have all handled that the daemon sent until now; wait `timeout` at most.
 
         Reading is shut down, because what the daemon's functions left behind may
         hold its end open: what is queued is still read, then comes the end.
@@ -87,10 +99,11 @@ class LogReader:
                     sock.shutdown(socket.SHUT_RD)
                 except OSError:  # the reader has closed it
                     pass
+        self.start()
         if self._thread is None:
             self._run()
         elif self._thread is not threading.current_thread():
-            self._thread.join()
+            self._thread.join(timeout)
 
     def _run(self) -> None:
         readers: dict[socket.socket, Callable[[], bool]] = {}
@@ -116,23 +129,19 @@ class LogReader:
             return False
         if data:
             kind, *values = cast("list[object]", decode(data))
-            try:
-                self._handle(cast("int", kind), values)
-            except Exception:  # noqa: BLE001 - a handler's; as logging itself does
-                if logging.raiseExceptions:
-                    traceback.print_exc()
+            self._handle(cast("int", kind), values)
         return bool(data)
 
     def _handle(self, kind: int, values: list[object]) -> None:
         if kind == Log.RECORD:
             fields = cast("dict[str, object]", values[0])
-            handle_record(fields, self._context.logger)
+            _guarded(handle_record, fields, self._context.logger)
         elif kind == Log.LINES:
             pid, stream, lines = values
             for text in cast("list[str]", lines):
-                self._context.log_line(str(stream), cast("int", pid), text)
+                _guarded(self._context.log_line, stream, pid, text)
         elif kind == Log.DROPPED:
-            self._logger.warning("%s log messages were dropped", values[0])
+            _guarded(self._logger.warning, "%s log messages were dropped", values[0])
 
     def _read_stderr(self, stderr: socket.socket) -> bool:
         try:
@@ -144,5 +153,14 @@ class LogReader:
             lines.append(self._begun)
         for line in lines:
             text = line.decode("utf-8", "backslashreplace")
-            self._context.log_line("stderr", None, text)
+            _guarded(self._context.log_line, "stderr", None, text)
         return bool(data)
+
+
+def _guarded(handle: Callable[..., None], *values: object) -> None:
+    """Handle one message; an error of a handler is shown, as logging itself does."""
+    try:
+        handle(*values)
+    except Exception:  # noqa: BLE001 - whatever it is, the next message is read
+        if logging.raiseExceptions:
+            traceback.print_exc()

@@ -25,22 +25,23 @@ if TYPE_CHECKING:
 
 
 def _runs_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        if "trio" in sys.modules:
-            return False
-        raise
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():  # be it a guest of asyncio's
+        return False
+    asyncio.get_running_loop()
     return True
 
 
 async def in_thread(function: Callable[..., R], *arguments: object) -> R:
-    """Call a function in a thread, and return what it returns."""
+    """Call a function in a thread, and return what it returns.
+
+    If the task is cancelled, the thread goes on, and nobody hears what came of it.
+    """
     if _runs_asyncio():
         return await asyncio.to_thread(function, *arguments)
     import trio  # noqa: PLC0415 - the caller has loaded it
 
-    return await trio.to_thread.run_sync(function, *arguments)
+    return await trio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True)
 
 
 async def sleep(seconds: float) -> None:
@@ -118,6 +119,8 @@ def turn() -> LoopTurn:
 class LoopTurn(Turn):
     """A task that waits for a channel."""
 
+    look_again: Callable[[], None]  #: to be called when its loop runs again
+
     async def wait_in_loop(self, seconds: float) -> bool:
         """Wait until the turn has come; return False if it has not in time."""
         try:
@@ -136,10 +139,27 @@ class _AsyncioTurn(LoopTurn):
         super().__init__()
         self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[None] = self._loop.create_future()
+        self._looks_again = False
 
-    def is_waited_for(self) -> bool:
-        """Return whether its loop may go on yet."""
-        return not self._loop.is_closed()
+    def is_over(self) -> bool:
+        """Return whether its loop is closed."""
+        return self._loop.is_closed()
+
+    def can_go_on(self) -> bool:
+        """Return whether its loop runs; if it stands still, it looks again later."""
+        if self._loop.is_running():
+            return True
+        if not self._looks_again:
+            self._looks_again = True
+            try:
+                self._loop.call_soon_threadsafe(self._runs_again)
+            except RuntimeError:  # it is closed
+                pass
+        return False
+
+    def _runs_again(self) -> None:
+        self._looks_again = False
+        self.look_again()
 
     def come(self) -> None:
         """Wake the task, from whichever thread this is."""
@@ -161,13 +181,17 @@ class _TrioTurn(LoopTurn):
         self._token = trio.lowlevel.current_trio_token()
         self._event = trio.Event()
 
-    def is_waited_for(self) -> bool:
-        """Return whether its loop may go on yet."""
+    def is_over(self) -> bool:
+        """Return whether its loop has ended; one of trio's does not stand still."""
         try:
             self._token.run_sync_soon(bool)
         except self._ended:
-            return False
-        return True
+            return True
+        return False
+
+    def can_go_on(self) -> bool:
+        """Return whether its loop runs."""
+        return not self.is_over()
 
     def come(self) -> None:
         """Wake the task, from whichever thread this is."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from privsep._client.channel import NotStarted
+from privsep._wire.frames import Kind
 from privsep.errors import DaemonGone
 
 if TYPE_CHECKING:
@@ -36,10 +37,19 @@ class PendingCall:
         self._entry = entry
         self._deadline = deadline
         self._lost = lost  #: to be called when the daemon is found gone
+        self._signalled = False
 
     def fileno(self) -> int:
         """Return the descriptor that can be read when the reply begins to come."""
         return self._channel.fileno()
+
+    def signal(self, number: bytes) -> None:
+        """Have what runs signalled; not any more once the result is asked for."""
+        self._signalled = True
+        try:
+            self._channel.frames.send(Kind.SIGNAL, number)
+        except OSError:  # it has ended, or the daemon has
+            pass
 
     def result(self) -> object:
         """Wait for the reply, and return what it holds; once.
@@ -56,6 +66,8 @@ class PendingCall:
                 self._lost()
             raise
         finally:
+            if self._signalled:  # it may be late, and would be read before a call
+                self._channel.usable = False
             self._pool.give_back(self._channel)
 
     def abandon(self) -> None:
@@ -64,4 +76,4 @@ class PendingCall:
 
     def drop(self) -> None:
         """Never read the reply; the worker goes on until the call has ended."""
-        self._channel.close()
+        self._pool.drop(self._channel)

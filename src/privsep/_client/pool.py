@@ -12,6 +12,8 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
+from privsep._client.lookout import Lookout
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,8 +40,12 @@ class Turn:
         self.place = place
         self.come()
 
-    def is_waited_for(self) -> bool:
-        """Return whether the caller can still come to know."""
+    def is_over(self) -> bool:
+        """Return whether the caller will never come to know."""
+        return False
+
+    def can_go_on(self) -> bool:
+        """Return whether the caller comes to know at once."""
         return True
 
     def come(self) -> None:
@@ -67,7 +73,7 @@ class Pool:
     channel, or the place for one, is lost.  So nothing here holds on to what is
     not idle: what is lost is gone, and its place is free again.
 
-    The garbage collector may abandon a channel there, too, which is why the lock
+    The garbage collector may drop a channel there, too, which is why the lock
     may be taken again by who has it.
     """
 
@@ -79,6 +85,7 @@ class Pool:
         self._places: weakref.WeakSet[Place] = weakref.WeakSet()  #: that are taken
         self._turns: deque[Turn] = deque()
         self._closed = False
+        self._lookout = Lookout(self._places, self.idle)
 
     def take(self, deadline: float) -> Channel | None:
         """Open a channel or wait for one; None if none came before `deadline`.
@@ -103,6 +110,7 @@ class Pool:
             OSError: as `open_channel`.
 
         """
+        turn.look_again = self._settle
         place = self._place_or_queue(turn)
         if place is None:
             try:
@@ -132,7 +140,8 @@ class Pool:
     def give_back(self, channel: Channel) -> None:
         """Return a channel after a call, usable or not."""
         if not channel.usable:
-            self._discard(channel)
+            channel.cancel()
+            self.drop(channel)
             return
         if self._turns and self._hand_over(channel):
             return
@@ -172,6 +181,7 @@ class Pool:
             self._free(place)
             raise
         channel.place = place
+        channel.lookout = self._lookout
         return channel
 
     def _hand_over(self, channel: Channel) -> bool:
@@ -181,9 +191,9 @@ class Pool:
                 turn.hand(channel)
             return turn is not None
 
-    def abandon(self, channel: Channel) -> None:
-        """Let go of a channel within a stream; nothing is waited for."""
-        channel.leave()
+    def drop(self, channel: Channel) -> None:
+        """Close a channel, whatever its worker does, and free its place."""
+        channel.close()
         place, channel.place = channel.place, None
         self._free(place)
 
@@ -194,10 +204,11 @@ class Pool:
         """
         with self._lock:
             while self._turns and (channel := self._pop_idle()):
-                if turn := self._next_turn():
-                    turn.hand(channel)
-                else:
+                turn = self._next_turn()
+                if turn is None:
                     self.idle.append(channel)
+                    break
+                turn.hand(channel)
             while len(self._places) < self._size and (turn := self._next_turn()):
                 place = Place()
                 self._places.add(place)
@@ -206,12 +217,6 @@ class Pool:
             del self.idle[: len(idle)]
         for channel in idle:
             channel.close()
-
-    def _discard(self, channel: Channel) -> None:
-        """Close and forget a channel."""
-        channel.cancel()
-        place, channel.place = channel.place, None
-        self._free(place)
 
     def _free(self, place: Place | None) -> None:
         """Let whoever waits first have the place of a channel."""
@@ -229,10 +234,15 @@ class Pool:
             return None
 
     def _next_turn(self) -> Turn | None:
-        """Return who has waited longest, now out of the queue; None: nobody waits."""
-        while self._turns:
-            turn = self._turns.popleft()
-            if turn.is_waited_for():
+        """Return who has waited longest, now out of the queue; None: nobody waits.
+
+        Who cannot go on now keeps its place in the queue, and looks again when it can.
+        """
+        for turn in tuple(self._turns):
+            can_go_on = turn.can_go_on()
+            if can_go_on or turn.is_over():
+                self._turns.remove(turn)
+            if can_go_on:
                 return turn
         return None
 

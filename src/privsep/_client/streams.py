@@ -138,7 +138,8 @@ class Conversation:
         """Leave the stream, if it is under way, without waiting for its end."""
         channel, self._channel = self.own_channel(), None
         if channel is not None and self._pool is not None:
-            self._pool.abandon(channel)
+            channel.leave()
+            self._pool.drop(channel)
 
     def due(self) -> float:
         """Return by when the next frame has to come."""

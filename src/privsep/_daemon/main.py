@@ -6,7 +6,6 @@ Runs in the privileged process, after a start method has made it.
 from __future__ import annotations
 
 import gc
-import math
 import os
 import sys
 from time import monotonic
@@ -22,6 +21,7 @@ from privsep._lockdown.order import Kept, Lockdown, LockdownError, lock_down
 from privsep._lockdown.status import Status, own
 from privsep._wire.control import REPLY_SIZE, Reply
 from privsep._wire.descriptors import peer_credentials
+from privsep._wire.frames import FOREVER
 from privsep._wire.typed import NamedTuple
 from privsep._wire.values import Encoder
 from privsep.errors import PrivsepError
@@ -44,7 +44,7 @@ def run(
     *,
     forked: bool = False,
     drop: bool = True,
-    idle_timeout: float = math.inf,
+    idle_timeout: float = FOREVER,
 ) -> NoReturn:
     """Be the daemon of the context that `load` returns; never return.
 
@@ -64,7 +64,7 @@ def run(
         starter.end_with(control)
         loaded = _load(load, inherited)
         if loaded.context.bounds_programs:
-            _refuse_clients_uid(loaded.ids.uid, peer_credentials(control).uid)
+            _refuse_clients_uid(loaded.ids.uid, control)
         locked = _lock_down(loaded, drop=drop)
         starter.outlive(control)
         control.send(Encoder().encode([Reply.READY, locked.missing]))
@@ -255,7 +255,7 @@ def _supervisor(
     served: _Served,
     listener: Listener | None = None,
     *,
-    idle_timeout: float = math.inf,
+    idle_timeout: float = FOREVER,
 ) -> Supervisor:
     """Return what starts, reaps and kills workers."""
     locked, service, slots = served
@@ -270,9 +270,9 @@ def _supervisor(
     )
 
 
-def _refuse_clients_uid(uid: int | None, client: int) -> None:
+def _refuse_clients_uid(uid: int | None, control: socket.socket) -> None:
     """Raise if the daemon would run as its client: that could stop and limit it."""
-    if uid == client != 0:
+    if uid and uid == peer_credentials(control).uid:
         msg = (
             f"user= is uid {uid}, the client's own: processes of one user can stop "
             "each other and change each other's limits; give the daemon its own user"

@@ -7,7 +7,6 @@ only then the arguments.
 
 from __future__ import annotations
 
-import math
 import struct
 import sys
 
@@ -15,6 +14,7 @@ from privsep import errors
 from privsep._daemon import exceptions
 from privsep._wire.frames import (
     CALL_HEADER,
+    FOREVER,
     HEADER,
     Declined,
     DescriptorsLost,
@@ -192,6 +192,7 @@ class Service:
 
         What it leaves of `beside` is the caller's to drop.
         """
+        body: bytes
         try:
             timeout, level, name_size = CALL_HEADER.unpack_from(message)
             end = _NAME + name_size
@@ -202,9 +203,13 @@ class Service:
             limit = entry.limit
             slot.begin(timeout if 0 <= timeout < limit else limit)
             packed = message[end:]
-            shown = args, kwargs = _arguments(
-                decode(packed) if beside is None else decode_with(packed, *beside)
-            )
+            is_packed = entry.packed
+            if is_packed:
+                shown = args, kwargs = _one_argument(packed)
+            else:
+                shown = args, kwargs = _arguments(
+                    decode(packed) if beside is None else decode_with(packed, *beside)
+                )
         except struct.error:
             reply = errors.Refused("a CALL without header")
             return self._refuse(reply, b"", slot)
@@ -230,7 +235,9 @@ class Service:
             if slot.audit is not None and (why := slot.audit.begin(name, *shown)):
                 slot.begin(SEND_TIMEOUT)  # the audit knows of it, or cannot be told
                 return Kind.ERR, exceptions.describe(errors.Refused(why), Encoder())
-            if entry.run is None:
+            if is_packed:
+                kind, body = Kind.RET, entry.function(packed)  # type: ignore[assignment]
+            elif entry.run is None:
                 kind, body = Kind.RET, encoder.encode(entry.function(*args, **kwargs))
             else:
                 left = timeout if 0 <= timeout < limit else limit
@@ -244,7 +251,7 @@ class Service:
         finally:
             if held and entry.check is not None:
                 entry.check.release(held)
-        if limit == math.inf:
+        if limit == FOREVER:
             slot.begin(SEND_TIMEOUT)
         size = len(body)
         if encoder.something_beside:
@@ -307,6 +314,10 @@ def _arguments(value: object) -> tuple[list[object], dict[str, object]]:
         if plain and (not kwargs or _STR.issuperset(map(type, kwargs))):
             return args, kwargs
     raise Malformed("not [arguments, keywords]")
+
+
+def _one_argument(value: object) -> tuple[list[object], dict[str, object]]:
+    return [value], {}
 
 
 def _name(message: bytes | memoryview) -> bytes:

@@ -12,12 +12,12 @@ is decided by a look is decided on values stored at least `_MARGIN` before.
 
 from __future__ import annotations
 
-import math
 import mmap
 import os
 import struct
 from time import monotonic
 
+from privsep._wire.frames import FOREVER
 from privsep._wire.typed import NamedTuple
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _NOTICE = struct.Struct("Id")
 _MARGIN = 0.01
 
-_NEW = -math.inf
+_NEW = -FOREVER
 
 LOOK_AGAIN = _MARGIN
 ENDED = -1.0
@@ -149,7 +149,7 @@ class Slot:
         self._deadlines[self._number] = deadline
         if not monotonic() + _MARGIN < self._looked_at <= deadline:
             self._looked_at = deadline
-            if deadline != math.inf and self._writer is not None:
+            if deadline != FOREVER and self._writer is not None:
                 os.write(self._writer, _NOTICE.pack(self._number, deadline))
 
     def begin_reading(self) -> None:

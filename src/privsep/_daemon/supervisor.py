@@ -11,7 +11,6 @@ it parses nothing else that a client sends.
 from __future__ import annotations
 
 import errno
-import math
 import os
 import resource
 from time import monotonic
@@ -23,6 +22,7 @@ from privsep._daemon.loop import Loop
 from privsep._daemon.output import Logs
 from privsep._daemon.workers import ProcessWorker, ThreadWorker
 from privsep._wire.control import KILL, LEAVE, Ending, Fate
+from privsep._wire.frames import FOREVER
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Supervisor:
         limit: Callable[[], None],
         audit: Auditor | None = None,
         listener: Listener | None = None,
-        idle_timeout: float = math.inf,
+        idle_timeout: float = FOREVER,
     ) -> None:
         self._service = service
         self._isolation = isolation
@@ -73,7 +73,7 @@ class Supervisor:
         self._workers: dict[int, Worker] = {}
         self._look_again: float | None = None
         self._idleness: Idleness | None = None
-        if idle_timeout != math.inf:
+        if idle_timeout != FOREVER:
             from privsep._daemon.idle import Idleness  # noqa: PLC0415 - only rootwrap's
 
             self._idleness = Idleness(self.slots, idle_timeout)
@@ -392,7 +392,7 @@ class Supervisor:
         elif data.startswith(LEAVE):
             worker = self._worker_of(job)
             worker.leaves_at = monotonic() + _CLEAN_UP
-            worker.look_at = min(worker.leaves_at, worker.look_at or math.inf)
+            worker.look_at = min(worker.leaves_at, worker.look_at or FOREVER)
         else:
             self._loop.unwatch(job.fate.fileno())
 
@@ -430,7 +430,7 @@ class Supervisor:
                 continue
             deadline = self.slots.deadline(worker.slot_number)
             if worker.leaves_at is not None:
-                deadline = min(worker.leaves_at, deadline or math.inf)
+                deadline = min(worker.leaves_at, deadline or FOREVER)
             worker.look_at = deadline
             if deadline is not None and deadline <= now:
                 worker.look_at = None

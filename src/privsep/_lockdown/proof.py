@@ -21,12 +21,13 @@ from privsep._lockdown.capability_names import (
     describe,
     mask,
 )
-from privsep._lockdown.status import Status
+from privsep._lockdown.status import SIZE, field
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from privsep._lockdown.status import Status
     from privsep.sandbox import Sandbox
 
     #: what it would regain, and the attempt, which must raise OSError
@@ -177,6 +178,7 @@ def _is_stronger(pid: int, kept: int) -> bool:
     except OSError:
         return False
     try:
-        return bool(Status.read(descriptor).permitted & ~kept)
+        permitted = int(field(os.pread(descriptor, SIZE, 0), b"CapPrm"), 16)
     finally:
         os.close(descriptor)
+    return bool(permitted & ~kept)

@@ -10,7 +10,7 @@ import os
 
 from privsep._wire.typed import NamedTuple
 
-_SIZE = 1 << 16  #: more than the file has
+SIZE = 1 << 16  #: more than the file has
 
 
 def own() -> bytes:
@@ -22,7 +22,7 @@ def own() -> bytes:
     """
     descriptor = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.pread(descriptor, _SIZE, 0)
+        return os.pread(descriptor, SIZE, 0)
     finally:
         os.close(descriptor)
 
@@ -62,7 +62,7 @@ class Status(NamedTuple):
             ValueError: the kernel leaves out a field.
 
         """
-        return cls.of(os.pread(descriptor, _SIZE, 0))
+        return cls.of(os.pread(descriptor, SIZE, 0))
 
     @classmethod
     def of(cls, text: bytes) -> Status:

@@ -16,78 +16,34 @@ import _socket
 import gc
 import os
 import stat
-import struct
 import sys
 
 from privsep._start import rules
-from privsep._start.gate import Gate
+from privsep._start.judge import Caller, judge, replace_closed_streams, set_deadline
 from privsep.errors import PrivsepError
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
-    import signal as _signal
     from typing import NoReturn
-else:
-    import _signal  # signal would load enum: that is 4 ms
 
 _USAGE = "usage: privsep-daemon MODULE:CONTEXT (privsep starts it)"
 _NO_SOCKET = "standard input is not a control socket"
-_SO_PEERGROUPS = 59
 _WAITING = b"privsep-daemon: waiting for the path of a socket\n"
 _LONGEST_PATH = 4096
-_MOST_BYTES = 1024  # as many as getsockopt() takes
-_CREDENTIALS = struct.Struct("iII")
-_MOST_WORDS = 16 * 1024  # bytes
-
-
-class _Caller:
-    """Who made the other end of the control socket, as the kernel says."""
-
-    def __init__(self, control: _socket.socket) -> None:
-        self._control = control
-        size = _CREDENTIALS.size
-        option = control.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, size)
-        _, self.uid, self.gid = _CREDENTIALS.unpack(option)
-        named = os.environ.get("SUDO_UID", str(self.uid))
-        if named != str(self.uid):
-            _end(f"the control socket is uid {self.uid}'s, and SUDO_UID is {named}")
-
-    def groups(self) -> frozenset[int]:
-        """Return its groups, by number; of more than 256, the first alone."""
-        try:
-            option = self._control.getsockopt(
-                _socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_BYTES
-            )
-        except OSError:
-            return frozenset((self.gid,))
-        return frozenset((self.gid, *struct.unpack(f"{len(option) // 4}I", option)))
-
-    def refuse(self, reason: str) -> NoReturn:
-        """Send the reason, as FAILED, and end.
-
-        It is written by hand: what writes messages otherwise is not judged yet.
-        """
-        words = reason.encode("utf-8", "backslashreplace")[:_MOST_WORDS]
-        size = struct.pack("!H", len(words))
-        try:
-            self._control.send(b"\x93\x02\xda" + size + words + b"\xa0")
-        except OSError:
-            pass
-        os._exit(1)
 
 
 def main() -> NoReturn:
     """Be the daemon of the context that the only argument names."""
     _take_over()
     caller = None
-    if not stat.S_ISFIFO(os.fstat(0).st_mode):
-        caller = _Caller(_control_socket())
     try:
+        if not stat.S_ISFIFO(os.fstat(0).st_mode):
+            caller = Caller(_control_socket())
         said = rules.read(sys.argv[2])
-        _signal.setitimer(_signal.ITIMER_REAL, said.deadline)
+        set_deadline(said.deadline)
         if caller is None:
-            caller = _Caller(_socket_by_path())
-        _judge(caller, said)
+            caller = Caller(_socket_by_path())
+        judge(caller, said, sys.argv[1])
         from privsep._start import helper  # noqa: PLC0415 - now it is judged
     except (PrivsepError, OSError) as error:
         if caller is None:
@@ -99,14 +55,8 @@ def main() -> NoReturn:
 def _take_over() -> None:
     """Set right what the caller could have set to do harm; begin the deadline."""
     gc.disable()  # until it serves: what is imported stays
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:  # or the next file opened were the control socket
-            os.open("/dev/null", os.O_RDWR)
-    _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
-    _signal.setitimer(_signal.ITIMER_REAL, rules.DEADLINE)
+    replace_closed_streams()
+    set_deadline(rules.DEADLINE)
     if len(sys.argv) != 3:  # noqa: PLR2004 - the launcher, and its one argument
         _end(_USAGE)
 
@@ -162,41 +112,6 @@ def _open_as(uid: int, gid: int, path: bytes) -> int:
         os.seteuid(before[2])
         os.setegid(before[1])
         os.setgroups(before[0])
-
-
-def _judge(caller: _Caller, said: rules.Rules) -> None:
-    """Look at who calls, and at whose this program is, before more of it is loaded.
-
-    Raises:
-        PrivsepError: the start is refused.
-        OSError: something cannot be looked at.
-
-    """
-    if not said.may_start(caller.uid, caller.groups()):
-        raise PrivsepError(f"{said.path} does not let uid {caller.uid} start it")
-    gate = Gate(said.owners, said.path)
-    gate.check(sys.argv[1])
-    gate.check_loaded()
-    gate.come_first()
-    _read_site(gate)
-    if gate.refused is not None:  # and site went on
-        raise gate.refused
-
-
-def _read_site(gate: Gate) -> None:
-    """Do what Python does at its start, if it is not told otherwise (``-S``)."""
-    import site  # noqa: PLC0415 - after the gate
-
-    add_package = site.addpackage
-
-    def add_judged(directory: str, name: str, known: set[str] | None) -> object:
-        gate.check(f"{directory}/{name}")
-        return add_package(directory, name, known)
-
-    site.addpackage = add_judged  # type: ignore[assignment]
-    site.main()
-    site.addpackage = add_package
-    gate.come_first()
 
 
 def _end(reason: str) -> NoReturn:

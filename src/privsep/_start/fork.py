@@ -41,7 +41,7 @@ def launch(context: Context) -> Launched:
     with undivided:
         # A child that another thread forked meanwhile would keep the lock of an
         # import, which nobody is left to release, and the daemon's ends.
-        # The client has no use for these; the child shall not have to load them.
+        # The client has no use for these; the child shall not have to make them.
         import privsep._daemon.main as daemon  # noqa: PLC0415
 
         __import__("privsep._daemon.records")

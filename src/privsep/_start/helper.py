@@ -10,8 +10,6 @@ import os
 import sys
 
 from privsep._daemon import main as daemon
-from privsep._lockdown import capability_names
-from privsep.errors import StartError
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
@@ -44,14 +42,7 @@ def find_judged(variable: str, said: Rules) -> Context:
 
     """
     context = find(variable)
-    if said.capabilities is not None:
-        more = context.capability_mask & ~said.capabilities
-        if more:
-            msg = (
-                f"{variable} asks for {capability_names.describe(more)}, which "
-                f"capabilities in {said.path} does not have"
-            )
-            raise StartError(msg)
+    said.check_capabilities(variable, context.capability_mask)
     return context
 
 

@@ -22,10 +22,10 @@ class Meeting:
     """A listening socket; `close` it, whatever comes of it."""
 
     def __init__(self) -> None:
-        self._directory = tempfile.mkdtemp(prefix="privsep-")
-        self.path = f"{self._directory}/control"
+        self.path = ""
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
+            self.path = f"{tempfile.mkdtemp(prefix='privsep-')}/control"
             self.listener.bind(self.path)
             self.listener.listen()
             self.listener.setblocking(False)  # noqa: FBT003 - there is no keyword
@@ -48,8 +48,10 @@ class Meeting:
     def close(self) -> None:
         """Listen no longer, and remove the name."""
         self.listener.close()
+        if not self.path:
+            return
         try:
             os.unlink(self.path)
         except FileNotFoundError:
             pass
-        os.rmdir(self._directory)
+        os.rmdir(os.path.dirname(self.path))

@@ -71,6 +71,8 @@ def launch(context: Context, options: StartOptions) -> tuple[Launched, str]:
     except OSError as error:
         msg = f"{what}: {error}"
         raise StartError(msg) from error
+    if context.client is not None:
+        context.client.prepare()
     missing, launched = wait_until_ready(launched, what, remedy, options.deadline)
     _warn(context, *missing)
     return launched, options.method

@@ -59,15 +59,21 @@ class ChildProcess:
 
         What runs as another user (sudo) cannot be killed; it ends with its child.
         """
-        if self.wait(grace):
-            return
+        ended = False
+        try:
+            ended = self.wait(grace)
+        finally:  # an interrupt (Ctrl-C) does not leave it running either
+            if not ended:
+                self._kill()
+        self.wait(grace)
+
+    def _kill(self) -> None:
         with self._lock:
             try:
                 if not self._reaped:
                     signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             except (PermissionError, ProcessLookupError):
                 pass
-        self.wait(grace)
 
     def _reap(self) -> None:
         """Take its status: by the descriptor, whose process is no other."""

@@ -25,6 +25,7 @@ class Rules:
 
     Attributes:
         path: the file, be it there or not.
+        is_there: whether it is.
         users: uids of those who may start the context, or connect to its daemon.
         groups: gids of those who may, too; where `users` and `groups` are None,
             whoever is let through (by sudoers) may start it.
@@ -35,6 +36,7 @@ class Rules:
 
     """
 
+    is_there = False
     users: frozenset[int] | None = None
     groups: frozenset[int] | None = None
     units: frozenset[str] = frozenset()
@@ -50,6 +52,27 @@ class Rules:
         if uid == 0 or self.users is None is self.groups:
             return True
         return uid in (self.users or ()) or not gids.isdisjoint(self.groups or ())
+
+    def check_capabilities(self, variable: str, asked: int) -> None:
+        """Refuse more capabilities than the context may have.
+
+        Args:
+            variable: the context's name.
+            asked: bit mask of those that it asks for.
+
+        Raises:
+            StartError: it asks for more.
+
+        """
+        more = 0 if self.capabilities is None else asked & ~self.capabilities
+        if more:
+            from privsep._lockdown import capability_names  # noqa: PLC0415 - see below
+
+            msg = (
+                f"{variable} asks for {capability_names.describe(more)}, which "
+                f"capabilities in {self.path} does not have"
+            )
+            raise StartError(msg)
 
 
 def path_of(variable: str) -> str:
@@ -82,11 +105,22 @@ def read(variable: str) -> Rules:
         OSError: as open(2), but for a file that is not there.
 
     """
-    rules = Rules(path_of(variable))
+    return read_at(path_of(variable))
+
+
+def read_at(path: str) -> Rules:
+    """Return what the file at `path` says.
+
+    Raises:
+        StartError, Untrusted, OSError: as `read`.
+
+    """
+    rules = Rules(path)
     try:
-        data = trust.read_file(rules.path)
+        data = trust.read_file(path)
     except FileNotFoundError:
         return rules
+    rules.is_there = True
     import tomllib  # noqa: PLC0415 - it costs as much as all of this
 
     try:

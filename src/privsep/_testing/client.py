@@ -81,7 +81,9 @@ class RecordingClient(Client):
             launched = userns.launch(self.context, _NAMESPACES, _SERVE_USERNS)
             what = f"context {self.context.name!r} could not be started by userns"
             _, launched = wait_until_ready(launched, what, "", deadline)
-        return _Mortal(launched, self.context, self._mode)
+        connection = _Mortal(self.context)
+        connection.use(launched, self._mode)
+        return connection
 
     def _kill(self, connection: Connection) -> None:
         """Have the daemon dead, and forget it."""

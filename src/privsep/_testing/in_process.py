@@ -57,7 +57,7 @@ class _Worker:
         # What a supervisor would say at a deadline; of no other end it has to tell.
         runs_on = Fate(Ending.RUNS_ON, 0, os.getpid())
         self._supervisors.send(runs_on.to_bytes())
-        self.channel = Channel(ours, self._fate, context)
+        self.channel = Channel(ours, self._fate, context, lambda: None)
         self.thread = threading.Thread(
             target=self._run, args=(context, service), daemon=True
         )

@@ -30,6 +30,8 @@ CALL_HEADER = struct.Struct("!diH")
 Seconds that the client still waits (inf: no deadline); the least level of logging
 records that it handles; the size of the entrypoint's name.
 """
+FOREVER = float("inf")
+"""Seconds of what has no deadline; math is a library to load, that says the same."""
 COUNT = struct.Struct("!I")
 """The body of a NEXT."""
 
@@ -76,6 +78,8 @@ class Kind:
     SEND: Final = 10  #: to the worker: the value that a generator gets
     THROW: Final = 11  #: to the worker: an exception; answered by the same, empty
     CLOSE: Final = 12  #: to the worker: no item more is wanted
+
+    SIGNAL: Final = 14  #: to the worker: a byte for the command that it runs
 
 
 _ATTACH = HEADER.pack(0, Kind.ATTACH)

@@ -31,6 +31,7 @@ from privsep.rootwrap.running import Process
 from privsep.rootwrap.service import MAX_MESSAGE, Service
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Protocol, Self
@@ -216,9 +217,13 @@ class Client:
             for number, stream in enumerate((stdin, stdout, stderr))
         ]
         while True:
-            process = self._begin(words, streams, math.inf)
-            if process.has_started():
-                return process
+            line, workers_line = forking.socket_pair()
+            with line, workers_line:
+                started = workers_line.fileno()
+                process = self._begin(words, [*streams, started], math.inf)
+                workers_line.close()
+                if _has_started(line):
+                    return process
             try:
                 process.finish()
             except NotStarted:
@@ -249,25 +254,25 @@ class Client:
     def _begin(
         self, words: tuple[bytes, ...], streams: Sequence[int | None], deadline: float
     ) -> Process:
-        """Hand a command to a worker."""
-        line, workers_line = forking.socket_pair()
-        own: list[Fd] = []
-        lent: list[Fd | None] = []
+        """Hand a command to a worker.
+
+        Args:
+            words: the command.
+            streams: its standard input, output and error, and where the worker is to
+                say that it has started.
+            deadline: on the monotonic clock.
+
+        """
+        lent = [None if each is None else Fd(each) for each in streams]
         try:
-            own.append(Fd(workers_line.detach()))
-            own.append(Fd(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)))
-            lent += [None if each is None else Fd(each) for each in streams]
-            arguments = ([*words], own[1], *lent, own[0])
-            call = self._client.begin(_RUN, arguments, deadline + _GRACE)
-        except BaseException:
-            line.close()
-            raise
+            with Fd(os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)) as here:
+                arguments = ([*words], here, *lent)
+                call = self._client.begin(_RUN, arguments, deadline + _GRACE)
         finally:
-            for each in own:
-                each.close()
-            for stream in filter(None, lent):
-                stream.detach()
-        return Process(words, call, line)
+            for each in lent:
+                if each is not None:
+                    each.detach()
+        return Process(words, call)
 
     def _begin_exchange(
         self, words: tuple[bytes, ...], given: bytes | None, deadline: float
@@ -275,7 +280,7 @@ class Client:
         """Hand a command to a worker, with pipes."""
         exchange = Exchange(given)
         try:
-            process = self._begin(words, exchange.theirs, deadline)
+            process = self._begin(words, [*exchange.theirs, None], deadline)
         except BaseException:
             exchange.close()
             raise
@@ -310,6 +315,14 @@ def _let_go(begun: Future[tuple[Process, Exchange]]) -> None:
         process, exchange = begun.result()
         process.kill_group()
         exchange.close()
+
+
+def _has_started(line: socket.socket) -> bool:
+    """Wait until a command has started; return False if it will not."""
+    try:
+        return bool(line.recv(1))
+    except ConnectionError:
+        return False
 
 
 def _move(process: Process, exchange: Exchange, deadline: float) -> bool:

@@ -129,7 +129,8 @@ def _is_trusted(directory: str) -> bool:
 def _helper() -> Filter:
     """Return the filter that every policy ends with.
 
-    It gives nothing away: privsep-helper trusts nothing that its caller chose.
+    It gives nothing away where root alone can write the code on privsep-helper's path,
+    or has said that only such code may run: it trusts nothing else of its caller's.
     """
     helper = WordsFilter("privsep-helper", "root", rest="any")
     helper.name = "privsep-helper"

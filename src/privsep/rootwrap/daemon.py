@@ -26,6 +26,8 @@ TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from privsep._daemon.serve import Channel
+    from privsep.context import Entry
     from privsep.rootwrap.policy import Policy
 
 _OTHERS_WRITE = 0o022
@@ -72,9 +74,26 @@ def main() -> NoReturn:
     )
 
 
+class _Served(Context):
+    """A context whose functions hear what their client says while they run."""
+
+    def served_table(self) -> dict[bytes, Entry]:
+        """Return the table; see `Context.served_table`."""
+        return {
+            name: entry._replace(run=_run_with_frames)
+            for name, entry in super().served_table().items()
+        }
+
+
+def _run_with_frames(
+    entry: Entry, args: list[object], kwargs: dict[str, object], channel: Channel
+) -> object:
+    return entry.function(channel.frames, *args, **kwargs)
+
+
 def _context(policy: Policy, caller: Caller) -> Context:
     _compile(policy)
-    context = Context(
+    context = _Served(
         "rootwrap",
         capabilities=[],
         prefix="privsep.rootwrap",

@@ -1,7 +1,7 @@
 """A command that the daemon runs for this process.
 
-Runs in the client.  Its worker is the command's parent: it says when the command has
-started, passes on signals, and answers the call with the status.
+Runs in the client.  Its worker is the command's parent: it passes on signals, and
+answers the call with the status.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, cast
 from privsep._client.readiness import wait_until
 
 if TYPE_CHECKING:
-    import socket
     from types import TracebackType
     from typing import Self
 
@@ -44,15 +43,14 @@ class Process:
 
     """
 
-    def __init__(
-        self, args: tuple[bytes, ...], call: PendingCall, line: socket.socket
-    ) -> None:
+    def __init__(self, args: tuple[bytes, ...], call: PendingCall) -> None:
         self.args = args
         self.returncode: int | None = None
         self._call: PendingCall | None = call
         self._failure: BaseException | None = None
-        self._line = line
         self._lock = threading.Lock()  #: of whoever waits for the reply
+        #: of whoever signals: the channel is another command's after the reply
+        self._signalling = threading.RLock()
 
     def poll(self) -> int | None:
         """Return `returncode`, having looked whether the command has ended.
@@ -137,13 +135,6 @@ class Process:
 
     # -- for Client ------------------------------------------------------------
 
-    def has_started(self) -> bool:
-        """Wait until it has started; return False if it will not."""
-        try:
-            return bool(self._line.recv(1))
-        except ConnectionError:
-            return False
-
     def fileno(self) -> int:
         """Return the descriptor that can be read when it has ended."""
         return -1 if self._call is None else self._call.fileno()
@@ -156,25 +147,22 @@ class Process:
             DaemonGone, WorkerDied: as `poll`.
 
         """
-        call, self._call = self._call, None
+        call = self._take_call()
         if call is not None:
             try:
                 self.returncode = cast("int", call.result())
             except BaseException as error:
                 self._failure = error
                 raise
-            finally:
-                self._line.close()
         if self.returncode is None:
             raise self._failure or ValueError("nobody waits for it any more")
         return self.returncode
 
     def send(self, number: int) -> None:
         """Have it signalled; its process group, if `number` is negative."""
-        try:
-            self._line.send(_SIGNAL.pack(number))
-        except OSError:  # it has ended, or the daemon has
-            pass
+        with self._signalling:
+            if self._call is not None:
+                self._call.signal(_SIGNAL.pack(number))
 
     def take_end(self) -> bool:
         """Take what the daemon says of its end; there is nothing more then."""
@@ -183,10 +171,9 @@ class Process:
 
     def drop(self) -> None:
         """Let go of it, whatever it does."""
-        call, self._call = self._call, None
+        call = self._take_call()
         if call is not None:
             call.drop()
-            self._line.close()
 
     def kill_group(self) -> None:
         """Kill it and its process group; let go of it."""
@@ -206,10 +193,14 @@ class Process:
         try:
             self.wait(_GRACE)
         except subprocess.TimeoutExpired:
-            call, self._call = self._call, None
+            call = self._take_call()
             if call is not None:
                 call.abandon()
-                self._line.close()
+
+    def _take_call(self) -> PendingCall | None:
+        with self._signalling:
+            call, self._call = self._call, None
+        return call
 
 
 def _is_readable(call: PendingCall, until: float) -> bool:

@@ -1,7 +1,7 @@
 """The one entrypoint of rootwrap's daemon: run a command that the policy allows.
 
 Runs in a worker, which judges, starts the command and waits for it.  Nothing that the
-client sends is trusted: words, descriptors, and what comes on the line.
+client sends is trusted: words, descriptors, and what comes while the command runs.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
 
 from privsep._lockdown.attributes import die_with
+from privsep._wire.frames import HEADER, Kind
 from privsep._wire.open_files import Fd
 from privsep.errors import Refused
 from privsep.rootwrap import log
@@ -21,12 +23,16 @@ from privsep.rootwrap.launch import launch
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     from privsep._wire.descriptors import Credentials
+    from privsep._wire.frames import Frames
     from privsep.rootwrap.policy import Policy
 
 #: bytes of a command: more than any system takes (ARG_MAX, execve(2))
 MAX_MESSAGE = 8 << 20
-STARTED = b"s"  #: what the worker says on the line
+STARTED = b"s"  #: what the worker says where it is to
 _NULL = 0  # a worker's own standard input
+_NUMBER = struct.Struct("b")  # of a signal; negative: for the process group
+_HEAD = HEADER.pack(_NUMBER.size, Kind.SIGNAL)
+_AT_ONCE = 64  # bytes
 _BYTES = frozenset({bytes})
 
 
@@ -70,25 +76,27 @@ class Service:
         self._policy = policy
         self._caller = caller
 
-    def run(
+    def run(  # noqa: PLR0917 - all that a command has
         self,
+        frames: Frames,
         words: object,
         directory: object,
         stdin: object,
         stdout: object,
         stderr: object,
-        line: object,
+        started: object,
     ) -> int:
         """Run a command, and return what it ended with.
 
         Args:
+            frames: of the call: the client may send signals, a byte each; a negative
+                one is for the process group.
             words: the command, a list of bytes.
             directory: where it runs; this and all that follows are descriptors.
             stdin: its standard input; None: nothing can be read.
             stdout: its standard output.
             stderr: its standard error.
-            line: a socket on which the worker says `STARTED`, and the client may
-                send signals, a byte each; a negative one is for the process group.
+            started: a socket on which the worker says `STARTED`; None: nowhere.
 
         Returns:
             The exit status; minus the signal, if one ended it; 96 to 99 if nothing
@@ -96,7 +104,7 @@ class Service:
 
         Raises:
             Refused: an argument is none of these.
-            OSError: the directory is none, or is out of reach; the line is none.
+            OSError: the directory is none, or is out of reach; the socket is none.
 
         """
         if (
@@ -105,28 +113,36 @@ class Service:
             or type(directory) is not Fd
             or type(stdout) is not Fd
             or type(stderr) is not Fd
-            or type(line) is not Fd
             or not (stdin is None or type(stdin) is Fd)
+            or not (started is None or type(started) is Fd)
         ):
             raise Refused("a command is a list of bytes, with its open files")
-        with socket.socket(fileno=line.fileno()) as talk:
-            line.detach()
-            try:
-                self._caller.enter(directory.fileno())
-                pid, status = self._start(
-                    list(map(os.fsdecode, words)),
-                    _NULL if stdin is None else stdin.fileno(),
-                    stdout.fileno(),
-                    stderr.fileno(),
-                )
-            finally:
-                os.chdir("/")  # what is in use cannot be unmounted
-            for each in (directory, stdin, stdout, stderr):
-                if each is not None:
-                    each.close()  # or the client never sees the end of the output
-            return status if pid is None else _attend(pid, talk)
+        if started is None:
+            pid, status = self._start(words, directory, stdin, stdout, stderr)
+        else:
+            with _socket_of(started) as told:
+                pid, status = self._start(words, directory, stdin, stdout, stderr)
+                if pid is not None:
+                    _say_started(told)
+        return status if pid is None else _attend(pid, frames)
 
-    def _start(self, words: list[str], *streams: int) -> tuple[int | None, int]:
+    def _start(
+        self, words: list[bytes], directory: Fd, stdin: Fd | None, *others: Fd
+    ) -> tuple[int | None, int]:
+        """Start a command in a directory; return its pid, or None and why not."""
+        streams = [_NULL if stdin is None else stdin.fileno()]
+        streams += [each.fileno() for each in others]
+        try:
+            self._caller.enter(directory.fileno())
+            pid, status = self._launch(list(map(os.fsdecode, words)), streams)
+        finally:
+            os.chdir("/")  # what is in use cannot be unmounted
+        for each in (directory, stdin, *others):
+            if each is not None:
+                each.close()  # or the client never sees the end of the output
+        return pid, status
+
+    def _launch(self, words: list[str], streams: list[int]) -> tuple[int | None, int]:
         """Judge a command and start it; return its pid, or None and why not."""
         try:
             verdict = judge(words, self._policy)
@@ -139,46 +155,69 @@ class Service:
             return pid, verdict.status
 
 
-def _attend(pid: int, line: socket.socket) -> int:
-    """Pass on signals to a child until it has ended; return its status."""
-    _say_started(line)
+def _socket_of(descriptor: Fd) -> socket.socket:
+    """Return the socket that a descriptor is.
+
+    Raises:
+        OSError: it is none.
+
+    """
+    sock = socket.socket(fileno=descriptor.fileno())
+    descriptor.detach()
+    return sock
+
+
+def _say_started(sock: socket.socket) -> None:
     try:
-        _pass_signals(pid, line)
+        sock.send(STARTED, socket.MSG_DONTWAIT)
+    except OSError:  # the client has gone
+        pass
+
+
+def _attend(pid: int, frames: Frames) -> int:
+    """Pass on signals to a child until it has ended; return its status."""
+    try:
+        _pass_signals(pid, frames)
     finally:
         status = os.waitpid(pid, 0)[1]
     return os.waitstatus_to_exitcode(status)
 
 
-def _pass_signals(pid: int, line: socket.socket) -> None:
+def _pass_signals(pid: int, frames: Frames) -> None:
     ended = os.pidfd_open(pid)
     try:
         poll = select.poll()
         poll.register(ended, select.POLLIN)
-        poll.register(line, select.POLLIN)
+        if _send_signals(pid, frames):  # which came with the call
+            poll.register(frames.sock, select.POLLIN)
         while (ended, select.POLLIN) not in poll.poll():
-            numbers = _receive(line)
-            for number in numbers:
-                _send_signal(pid, number)
-            if not numbers:  # nobody is there to send any
-                poll.unregister(line)
+            if not _receive(frames) or not _send_signals(pid, frames):
+                poll.unregister(frames.sock)
     finally:
         os.close(ended)
 
 
-def _say_started(line: socket.socket) -> None:
+def _receive(frames: Frames) -> bool:
+    """Take what has come, and never wait; return False if nobody is there."""
     try:
-        line.send(STARTED, socket.MSG_DONTWAIT)
-    except OSError:  # the client has gone
-        pass
-
-
-def _receive(line: socket.socket) -> memoryview:
-    """Return the signals that have come; none if there is nobody to send any."""
-    try:
-        data = line.recv(64, socket.MSG_DONTWAIT)
+        data = frames.sock.recv(_AT_ONCE, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
     except OSError:
-        data = b""
-    return memoryview(data).cast("b")
+        return False
+    frames.rest += data
+    return bool(data)
+
+
+def _send_signals(pid: int, frames: Frames) -> bool:
+    """Send the signals that have come whole; return False if other things have."""
+    rest = frames.rest
+    while rest.startswith(_HEAD) and len(rest) > len(_HEAD):
+        (number,) = _NUMBER.unpack_from(rest, len(_HEAD))
+        _send_signal(pid, number)
+        rest = rest[len(_HEAD) + _NUMBER.size :]
+    frames.rest = rest
+    return _HEAD.startswith(rest)
 
 
 def _send_signal(pid: int, number: int) -> None:
