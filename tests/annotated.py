@@ -241,6 +241,11 @@ class Later:
 
 
 @strict.entrypoint
+def modes_in_memory() -> int:
+    return len(Mode._value2member_map_)
+
+
+@strict.entrypoint
 def every_kind(
     one: int, /, two: int, *rest: int, three: int = 3, four: Any = 4, **more: int
 ) -> list[Any]:

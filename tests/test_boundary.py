@@ -278,6 +278,15 @@ def test_a_decorator_that_adds_an_argument_is_noticed_by_the_first_call() -> Non
             annotated.added_to(*arguments)
 
 
+def test_a_flag_that_is_refused_stays_in_no_memory() -> None:
+    """An enum.Flag keeps each value of which it was asked for a member."""
+    before = annotated.modes_in_memory()
+    for wrong in (8, 1 << 40, -1, -9, True, 4.0):
+        with pytest.raises(privsep.Refused, match="expected Mode"):
+            annotated.echo["Mode"](wrong)
+    assert annotated.modes_in_memory() == before
+
+
 def test_an_unannotated_parameter_takes_anything() -> None:
     for value in (1, "x", [(None,)], {1: {2}}):
         assert annotated.unannotated(value) == value
