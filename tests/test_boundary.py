@@ -316,6 +316,7 @@ _OF_TYPING = (
         "Missing | int",
         "1 +",
         "'int'",
+        " int",
         "1",
     ),
     *(

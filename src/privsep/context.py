@@ -125,7 +125,7 @@ class Context:
         timeout: deadline of a call in seconds; None: no deadline.
         isolation: "process": a worker is a process, which is killed when a call
             overruns; "thread": a thread of the daemon, so calls share state, and
-            one that overruns goes on running.
+            one that overruns goes on running (a coroutine is cancelled).
         workers: how many calls run at once; further callers wait in turn.
         max_message: the most bytes of one call's arguments or result.
         memory: bytes of address space that a process worker may take, beyond what
@@ -532,7 +532,9 @@ class Context:
         if isinstance(helper, str):
             msg = f"helper is {helper!r}; it must be a sequence: {helper.split()!r}"
             raise ValueError(msg)  # noqa: TRY004 - as every mistake here
-        names = _strings("namespaces", namespaces)
+        names: tuple[str, ...] = NAMESPACES
+        if namespaces is not NAMESPACES:
+            names = _strings("namespaces", namespaces)
         client.start(StartOptions(method, tuple(helper), names, path, deadline))
 
     def stop(self) -> None:
