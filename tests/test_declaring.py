@@ -15,6 +15,7 @@ import pytest
 from conftest import METHOD
 
 import privsep
+import scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +42,11 @@ def _function_of(module: str) -> Callable[[], None]:
 
     stranger.__module__ = module
     return stranger
+
+
+def test_all_public_names_are_listed() -> None:
+    names = scripts.run("import privsep; print(*dir(privsep), sep='\\n')")
+    assert set(privsep.__all__) < set(names)
 
 
 # -- capabilities ---------------------------------------------------------------

@@ -125,7 +125,7 @@ class Context:
         timeout: deadline of a call in seconds; None: no deadline.
         isolation: "process": a worker is a process, which is killed when a call
             overruns; "thread": a thread of the daemon, so calls share state, and
-            one that overruns goes on running.
+            one that overruns goes on running (a coroutine is cancelled).
         workers: how many calls run at once; further callers wait in turn.
         max_message: the most bytes of one call's arguments or result.
         memory: bytes of address space that a process worker may take, beyond what
