@@ -12,7 +12,9 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import compromised  # noqa: F401 - compiled while there is room for their bytecode
 import pytest
+import secretive  # noqa: F401
 from audited import (
     OtherClient,
     audited,

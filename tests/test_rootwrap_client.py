@@ -26,6 +26,7 @@ from commanding import (
     shell,
     wait_until_gone,
 )
+from observe import wait_for_rest
 from procfs import children
 from wrapping import BAD_POLICY, ENDS_WITHIN, NO_COMMAND, NO_EXECUTABLE, NOT_ALLOWED
 
@@ -311,6 +312,7 @@ def test_an_interrupt_kills_the_command(own: Shared, said: Fifo) -> None:
 
     def send() -> None:
         pids.append(int(said.read()))
+        wait_for_rest(os.getpid())  # while it is handed over, it is not killed
         os.kill(os.getpid(), signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, interrupt)

@@ -85,7 +85,7 @@ class Channel:
         self.frames = Frames(sock, context.max_message, timer.renew, timer.renew)
         self.encoder = Encoder(beside=True)
         self.fresh = True
-        self._at_first = at_first  #: called when the first CALL is sent
+        self.at_first = at_first  #: called when the first CALL is sent
 
     def is_open(self) -> bool:
         """Return whether it is this process's: a forked child has it closed."""
@@ -204,7 +204,7 @@ class Channel:
         """Say that a CALL is sent: the worker may be starting still."""
         if self.fresh:
             self.fresh = False
-            self._at_first()
+            self.at_first()
 
     def pack(
         self,

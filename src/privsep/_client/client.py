@@ -198,6 +198,8 @@ class Client:
                 continue
             left = deadline - monotonic()
             try:
+                if found.fresh:  # now: whoever is interrupted in it has nothing to end
+                    found.at_first()
                 why = found.begin(entry, args, {}, logging.NOTSET, deadline, left)
                 if why is not None:
                     found.finish(entry, deadline, why)
