@@ -300,6 +300,17 @@ def test_no_timeout_in_the_header_breaks_a_daemon_without_deadlines(
     daemon.check_unharmed()
 
 
+def test_the_deadline_counts_what_a_name_imports(
+    open_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = open_daemon("filled")
+    line = daemon.open_line()
+    line.send_frame(CALL, call_body(daemon.name("hangs"), pack(), timeout=0.2))
+    assert line.read_fate()[0] == OVERRAN
+    assert daemon.ask(call_body(daemon.name("gone"), pack())).error[0] == "Refused"
+    daemon.check_unharmed()
+
+
 def test_a_deadline_of_a_month_is_served(open_daemon: Callable[[str], Daemon]) -> None:
     daemon = open_daemon("month")
     line = daemon.start_call("echo", 7, timeout=31 * 86400.0)

@@ -17,8 +17,7 @@ import os
 import struct
 from time import monotonic
 
-from privsep._wire.frames import FOREVER
-from privsep._wire.frames import Interrupted
+from privsep._wire.frames import FOREVER, Interrupted
 from privsep._wire.typed import NamedTuple
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
