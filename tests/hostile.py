@@ -6,10 +6,12 @@ What crosses is written out here once more, so that a change on the wire is seen
 from __future__ import annotations
 
 import array
+import fcntl
 import os
 import select
 import socket
 import struct
+import termios
 from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic
@@ -349,6 +351,13 @@ def wait_for_end(sock: socket.socket) -> None:
     poll = select.poll()
     poll.register(sock, select.POLLHUP)
     assert poll.poll(PROMPTLY * 1000)
+
+
+def wait_until_read(line: Line) -> None:
+    """Wait until the worker has read all that was sent on the channel."""
+    unread = array.array("i", [1])
+    while unread[0]:
+        fcntl.ioctl(line.channel, termios.TIOCOUTQ, unread)
 
 
 def bare(place: int) -> msgpack.ExtType:

@@ -8,8 +8,9 @@ import io
 import logging
 import os
 import sys
+import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from procfs import open_files
 
@@ -201,3 +202,20 @@ frugal = _expose(
 processes_echo = processes.entrypoint(echo_again)
 processes_keywords = processes.entrypoint(keywords_again)
 processes_strange_result = processes.entrypoint(strange_result)
+
+
+class _Table(dict[bytes, Any]):
+    """Imports what it is asked for, as oslo's; one import hangs."""
+
+    def __missing__(self, name: bytes) -> object:
+        if name == b"target.hangs":
+            threading.Event().wait()
+        raise KeyError(name)
+
+
+class _Filled(privsep.Context):
+    def begin_serving(self) -> dict[bytes, Any]:
+        return _Table(super().begin_serving())
+
+
+filled = _expose(_Filled("filled", capabilities=[], timeout=None))

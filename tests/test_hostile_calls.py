@@ -6,12 +6,15 @@ import math
 import select
 import socket
 import struct
+import threading
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import msgpack
 import pytest
+import target
 from hostile import (
+    ATTACH,
     BYE,
     CALL,
     CALL_HEADER,
@@ -22,6 +25,7 @@ from hostile import (
     PROMPTLY,
     RET,
     RUNS_ON,
+    SEGMENTS,
     Daemon,
     call_body,
     daemon,
@@ -32,7 +36,11 @@ from hostile import (
     read_answer,
     release,
     wait_for_end,
+    wait_until_read,
 )
+from observe import Threads
+
+from privsep._daemon import slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,6 +69,57 @@ def test_half_a_frame_and_silence_holds_nobody_up(daemon: Daemon) -> None:
         line = daemon.open_line()
         body = call_body(daemon.name("echo"), pack("x" * 100_000))
         line.channel.sendall((HEADER.pack(len(body), CALL) + body)[:70_000])
+    daemon.check_unharmed()
+
+
+@pytest.mark.parametrize("name", ["processes", "threads"])
+def test_a_frame_that_comes_for_ever_is_ended_when_others_wait(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It has a minute in all, which this daemon, forked from here, makes less."""
+    monkeypatch.setattr(slots, "READ_WITHIN", 0.5)
+    daemon = Daemon(getattr(target, name), "fork")
+    lines = [daemon.open_line() for _ in range(4)]
+    for line in lines:
+        line.channel.sendall(HEADER.pack(32 << 20, CALL))
+        wait_until_read(line)
+
+    def trickle() -> None:
+        left = lines.copy()
+        while left:
+            threading.Event().wait(0.05)
+            for line in left.copy():
+                try:
+                    line.channel.sendall(bytes(16 << 10))
+                except ConnectionError:
+                    left.remove(line)
+
+    trickling = Threads([trickle])
+    try:
+        daemon.ping()
+        ended, _, _ = select.select([line.channel for line in lines], [], [], PROMPTLY)
+        (first, *_) = [line for line in lines if line.channel in ended]
+        assert first.receive_frame() == (BYE, b"")
+    finally:
+        for line in lines:
+            line.channel.shutdown(socket.SHUT_RDWR)
+    assert trickling.outcomes() == [None]
+    daemon.check_unharmed()
+    daemon.close()
+
+
+@pytest.mark.parametrize("announcement", [(ATTACH, b""), (SEGMENTS, bytes(3) + b"\1")])
+def test_an_announcement_whose_answer_has_no_room_holds_nobody_up(
+    daemon: Daemon, announcement: tuple[int, bytes]
+) -> None:
+    """The reply before it, which is not read, takes all of the worker's buffer."""
+    for _ in range(4):
+        line = daemon.open_line(keep=True)
+        line.workers.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        line.send_frame(CALL, call_body(daemon.name("make_bytes"), pack(4000)))
+        assert select.select([line.channel], [], [], PROMPTLY)[0]
+        line.send_frame(*announcement)
+        wait_until_read(line)
     daemon.check_unharmed()
 
 
@@ -238,6 +297,17 @@ def test_no_timeout_in_the_header_breaks_a_daemon_without_deadlines(
     daemon = open_daemon("patient")
     line = daemon.start_call("echo", 7, timeout=timeout)
     assert read_answer(line).result == 7
+    daemon.check_unharmed()
+
+
+def test_the_deadline_counts_what_a_name_imports(
+    open_daemon: Callable[[str], Daemon],
+) -> None:
+    daemon = open_daemon("filled")
+    line = daemon.open_line()
+    line.send_frame(CALL, call_body(daemon.name("hangs"), pack(), timeout=0.2))
+    assert line.read_fate()[0] == OVERRAN
+    assert daemon.ask(call_body(daemon.name("gone"), pack())).error[0] == "Refused"
     daemon.check_unharmed()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
@@ -31,6 +32,8 @@ from hostile import (
     wait_for_end,
 )
 from observe import Release, wait_for_rest
+
+from privsep._daemon.loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -464,3 +467,25 @@ def test_a_daemon_without_descriptors_to_spare_refuses_and_recovers(
         daemon.close_lines()
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limit)
     daemon.check_unharmed()
+
+
+def test_a_daemon_that_can_watch_no_more_refuses_and_recovers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a user's descriptors in epolls are bounded: here in the loop itself."""
+    watch = Loop.watch
+
+    def watch_few(self: Loop, descriptor: int, *more: Any, **by_name: Any) -> None:
+        if len(self._handlers) >= 40:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        watch(self, descriptor, *more, **by_name)
+
+    monkeypatch.setattr(Loop, "watch", watch_few)
+    daemon = Daemon(target.processes, "fork")
+    lines = [daemon.open_line() for _ in range(60)]
+    fates = {line.fate: line for line in lines}
+    refused, _, _ = select.select(fates, [], [], PROMPTLY)
+    assert fates[refused[0]].read_fate()[:2] == (NO_WORKER, errno.ENOSPC)
+    daemon.close_lines()
+    daemon.check_unharmed()
+    daemon.close()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import array
-import fcntl
 import os
 import resource
 import socket
 import struct
-import termios
 from typing import TYPE_CHECKING
 
 import msgpack
@@ -33,6 +30,7 @@ from hostile import (
     read_answer,
     send_with,
     wait_for_end,
+    wait_until_read,
 )
 
 if TYPE_CHECKING:
@@ -297,9 +295,7 @@ def test_descriptors_that_come_later_in_the_frame_are_dropped(
     attach(line)
     body = call_body(daemon.name("echo"), pack(bare(0)))
     line.channel.sendall(HEADER.pack(len(body), CALL))
-    unread = array.array("i", [1])
-    while unread[0]:  # what is read together brings them along
-        fcntl.ioctl(line.channel, termios.TIOCOUTQ, unread)
+    wait_until_read(line)  # what is read together brings them along
     socket.send_fds(line.channel, [body], sent.numbers)
     assert read_answer(line).error[0] == "Refused"
     sent.wait_until_closed()

@@ -84,12 +84,17 @@ class Clients:
         return sum(client.uid == uid for client in self._clients)
 
     def add(self, sock: socket.socket) -> None:
-        """Serve the client at the other end of the control socket `sock`."""
+        """Serve the client at the other end of the control socket `sock`.
+
+        Raises:
+            OSError: it cannot be watched.
+
+        """
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         sock.settimeout(None)  # not socket.setdefaulttimeout()'s
         client = Client(sock)
-        self._clients.append(client)
         self._loop.watch(sock.fileno(), lambda: self._read(client))
+        self._clients.append(client)
 
     def drop_all(self) -> None:
         """Take no new calls; running ones finish."""
@@ -142,8 +147,14 @@ class Clients:
         previous = client.log_lines.get(sender.pid)
         if previous is not None:
             self._logs.close_line(previous)
-        line = client.log_lines[sender.pid] = LogLine(sock)
-        self._logs.add_line(line, lambda: self._forget_line(client, line))
+        line = LogLine(sock)
+        try:
+            self._logs.add_line(line, lambda: self._forget_line(client, line))
+        except OSError as error:  # fs.epoll.max_user_watches
+            sock.close()
+            self._taker.record_refusal(sender, f"no log line: {error}")
+        else:
+            client.log_lines[sender.pid] = line
 
     @staticmethod
     def _forget_line(client: Client, line: LogLine) -> None:

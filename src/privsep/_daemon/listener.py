@@ -111,13 +111,17 @@ class Listener:
             return
         peer = peer_credentials(sock)
         reason = self._refusal(sock, peer.uid)
+        try:
+            if not reason:
+                self._clients.add(sock)
+        except OSError as error:  # fs.epoll.max_user_watches
+            reason = f"the connection cannot be served: {error}"
         if reason:
             with sock:
                 reply = [Reply.FAILED, reason[: REPLY_SIZE // 3], ""]
                 _send(sock, Encoder().encode(reply))
             self._record_refusal(peer, reason)
             return
-        self._clients.add(sock)
         _send(sock, self._ready)
         if len(self._clients) >= _MOST:
             self._pause()

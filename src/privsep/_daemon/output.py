@@ -169,22 +169,32 @@ class Logs:
 
     def add_pipe(self, pipe: OutputPipe) -> None:
         """Forward what is written to `pipe`, until its end."""
-        self._pipes.append(pipe)
         self._loop.watch(pipe.reader, lambda: self._forward(pipe))
+        self._pipes.append(pipe)
+
+    def drop_pipe(self, pipe: OutputPipe) -> None:
+        """Forward nothing any more that is written to `pipe`, if anything was."""
+        self._loop.unwatch(pipe.reader)
+        if pipe in self._pipes:
+            self._pipes.remove(pipe)
+        os.close(pipe.reader)
 
     def _forward(self, pipe: OutputPipe) -> None:
         if not pipe.forward():
-            self._loop.unwatch(pipe.reader)
-            self._pipes.remove(pipe)
-            os.close(pipe.reader)
+            self.drop_pipe(pipe)
         # Is there something to tell, to a reader that has not gone?
         if pipe.log in self._lines and pipe.log.has_dropped():
             self._loop.change(pipe.log.sock.fileno(), select.EPOLLOUT)
 
     def add_line(self, line: LogLine, forget: Callable[[], None]) -> None:
-        """Have `line` until its reader closes it; `forget` is called when it goes."""
-        self._lines[line] = forget
+        """Have `line` until its reader closes it; `forget` is called when it goes.
+
+        Raises:
+            OSError: it cannot be watched.
+
+        """
         self._loop.watch(line.sock.fileno(), lambda: self._look_at(line), events=0)
+        self._lines[line] = forget
         self._use(line)
 
     def _look_at(self, line: LogLine) -> None:

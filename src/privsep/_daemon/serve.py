@@ -199,7 +199,10 @@ class Service:
             name = message[_NAME:end]
             if type(name) is not bytes:  # of a large message, a view
                 name = bytes(name)
-            entry = self._table[name]
+            entry = self._table.get(name)
+            if entry is None:  # there is none, or a module is imported to find it
+                slot.begin(timeout if timeout >= 0 else FOREVER)
+                entry = self._table[name]
             limit = entry.limit
             slot.begin(timeout if 0 <= timeout < limit else limit)
             packed = message[end:]

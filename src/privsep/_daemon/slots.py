@@ -17,7 +17,7 @@ import os
 import struct
 from time import monotonic
 
-from privsep._wire.frames import FOREVER
+from privsep._wire.frames import FOREVER, Interrupted
 from privsep._wire.typed import NamedTuple
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
@@ -32,6 +32,7 @@ _MARGIN = 0.01
 _NEW = -FOREVER
 
 LOOK_AGAIN = _MARGIN
+READ_WITHIN = 60.0  # seconds for all of a CALL, if others wait for a worker
 ENDED = -1.0
 
 
@@ -140,6 +141,8 @@ class Slot:
         self._detached = detached
         self._writer: int | None = writer
         self._looked_at = 0.0
+        self._read = -1  #: after how many calls it began to read one
+        self._reads_since = 0.0
         self.audit: Recorder | None = None  #: where its calls are recorded
         self.loop: AbstractEventLoop | None = None  #: in which its coroutines run
 
@@ -153,8 +156,19 @@ class Slot:
                 os.write(self._writer, _NOTICE.pack(self._number, deadline))
 
     def begin_reading(self) -> None:
-        """Say that a part of a CALL is there, and the rest is being read."""
-        self._deadlines[self._number] = -monotonic()
+        """Say that a part of a CALL is there, and the rest is being read.
+
+        Raises:
+            Interrupted: it takes too long, and others wait.
+
+        """
+        now = monotonic()
+        if self._read != self._calls[self._number]:
+            self._read = self._calls[self._number]
+            self._reads_since = now
+        self._deadlines[self._number] = -now
+        if self._retire[self._number] and self._reads_since + READ_WITHIN < now:
+            raise Interrupted
 
     def end(self) -> bool:
         """End a call, its reply being sent; return whether the worker shall retire."""

@@ -211,7 +211,12 @@ class Supervisor:
             self._end_job(job, Fate(Ending.TOO_MANY, 0, 0))
             self.record_refusal(job.peer, "too many calls of this user wait")
             return
-        self._loop.watch(job.fate.fileno(), lambda: self._read_fate_line(job))
+        try:
+            self._loop.watch(job.fate.fileno(), lambda: self._read_fate_line(job))
+        except OSError as error:  # fs.epoll.max_user_watches
+            self._waiting.remove(job)
+            self._end_job(job, Fate(Ending.NO_WORKER, error.errno or 0, 0))
+            self.record_refusal(job.peer, f"no worker: {error}")
 
     def record_refusal(self, client: Credentials | None, reason: str) -> None:
         """Record that something of a client's was not taken."""
@@ -278,7 +283,15 @@ class Supervisor:
             self._limit_worker,
             lambda: self._close_all_but(job),
         )
-        self._watch(worker)
+        try:
+            self._watch(worker)
+        except OSError:  # fs.epoll.max_user_watches
+            worker.kill(group=True)
+            self._loop.unwatch(worker.pidfd)
+            for output in worker.outputs:
+                self._logs.drop_pipe(output)
+            worker.reap()
+            raise
         return worker
 
     def _watch(self, worker: ProcessWorker) -> None:

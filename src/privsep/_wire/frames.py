@@ -156,7 +156,8 @@ class Frames:
         Args:
             sock: the stream.
             max_body: the most bytes of a message, with all that comes beside it.
-            begun: called when a part of a large message has come.
+            begun: called when a part of a large message has come; what it raises
+                ends the reading.
             resumed: called before more of a large message is sent.
             expects: once descriptors were announced, take them with each frame,
                 which costs it a microsecond.  So a worker does, whose client
@@ -310,7 +311,7 @@ class Frames:
             if kind == Kind.SEGMENTS and not self.rest:
                 lengths = self.lengths(body)
                 self._taken = sum(lengths)
-                self.send(Kind.SEGMENTS)
+                self._agree(Kind.SEGMENTS)
                 beside.segments.extend(map(self._receive_segment, lengths))
                 kind, body = self._receive_more(self._more(_FIRST_READ))
             elif kind != Kind.ATTACH:
@@ -320,6 +321,15 @@ class Frames:
         finally:
             self._taken = 0
         return kind, body, beside
+
+    def _agree(self, kind: int) -> None:
+        """Answer an announcement; a worker waits for nobody to read the answer.
+
+        Whoever announces has read what was said before, so there is room; else the
+        worker, which reads a CALL and has no deadline, would stand still in sending.
+        """
+        flags = socket.MSG_DONTWAIT if self._expects else 0
+        self._send(HEADER.pack(0, kind), flags)
 
     def lengths(self, announced: bytes | memoryview) -> tuple[int, ...]:
         """Return the lengths of the segments that are announced.
@@ -360,7 +370,7 @@ class Frames:
         """Answer ATTACH; return the frame that follows, having added `descriptors`."""
         came, self._came = self._came, None
         if came is None:
-            self.send(Kind.ATTACH)
+            self._agree(Kind.ATTACH)
             if self.begun is not None:
                 self.begun()
             if not self._recv(1, socket.MSG_PEEK):  # eventlet's recvmsg() does not wait
