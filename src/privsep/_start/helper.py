@@ -30,7 +30,7 @@ def serve_judged(variable: str, said: Rules) -> NoReturn:
         said: what root says of it.
 
     """
-    daemon.run(control_socket(), lambda: find_judged(variable, said))
+    daemon.run(control_socket(), lambda: find_judged(variable, said), shared=True)
 
 
 def find_judged(variable: str, said: Rules) -> Context:

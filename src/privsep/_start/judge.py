@@ -29,7 +29,12 @@ _MOST_WORDS = 16 * 1024  # bytes
 
 
 def set_deadline(seconds: float) -> None:
-    """End this process after so long, whatever signals the caller blocks or ignores."""
+    """End this process after so long, whatever signals the caller blocks or ignores.
+
+    Nor shall Ctrl-Z on his terminal hold it: what is stopped does not end.
+    """
+    for number in (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU):
+        _signal.signal(number, _signal.SIG_IGN)
     _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
     _signal.setitimer(_signal.ITIMER_REAL, seconds)

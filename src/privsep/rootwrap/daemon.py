@@ -13,6 +13,7 @@ import sys
 
 from privsep._daemon import main as daemon
 from privsep._start import helper
+from privsep._start.judge import set_deadline
 from privsep._wire.descriptors import peer_credentials, peer_groups
 from privsep.context import MAX_WORKERS, Context
 from privsep.rootwrap import config, log
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from privsep.rootwrap.policy import Policy
 
 _OTHERS_WRITE = 0o022
+_DEADLINE = 60.0  # seconds of a start: as long as its client waits
 #: What judging and running load when they need it: here before the first fork.
 _MODULES = (
     "privsep._lockdown.attributes",
@@ -46,6 +48,7 @@ def main() -> NoReturn:
     if len(sys.argv) != 2:  # noqa: PLR2004
         log.say("usage: privsep-rootwrap-daemon CONFIG (privsep.rootwrap.Client)")
         sys.exit(BAD_POLICY)
+    set_deadline(_DEADLINE)
     try:
         policy = config.load(sys.argv[1])
     except BadPolicy as error:
@@ -68,6 +71,7 @@ def main() -> NoReturn:
     daemon.run(
         control,
         load,
+        shared=True,
         drop=False,
         # None would be a daemon that ends before its first call.
         idle_timeout=max(policy.daemon_timeout, 1),
