@@ -280,6 +280,19 @@ ROWS = (
         rounds=40,
     ),
     Row(
+        "sudo-annotated",
+        "sudo start and first call, its arguments judged",
+        (
+            Ratio(
+                privsep("sudo-annotated"),
+                floor("sudo python3 -I -S -c pass", "sudo-pass"),
+                at_most=2.5,
+            ),
+        ),
+        operations=1,
+        rounds=40,
+    ),
+    Row(
         "oslo-echo",
         "echo(1), one thread, ours in place of oslo.privsep",
         (Ratio(oslo_privsep("echo"), drop_in("echo"), at_least=3),),

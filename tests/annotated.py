@@ -21,6 +21,7 @@ from collections import abc
 from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict, TypeVar
 
 import msgspec
+import tenacity
 
 import privsep
 
@@ -240,6 +241,11 @@ class Later:
 
 
 @strict.entrypoint
+def modes_in_memory() -> int:
+    return len(Mode._value2member_map_)
+
+
+@strict.entrypoint
 def every_kind(
     one: int, /, two: int, *rest: int, three: int = 3, four: Any = 4, **more: int
 ) -> list[Any]:
@@ -265,6 +271,59 @@ def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
 @_traced
 def wrapped(count: int) -> object:
     return count
+
+
+@strict.entrypoint
+@tenacity.retry
+def retried(count: int, *, text: str = "") -> object:
+    return count, text
+
+
+@strict.entrypoint
+@functools.cache
+def cached(count: int) -> object:
+    return count
+
+
+def _adding(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function("added", *args, **kwargs)
+
+    return call
+
+
+@strict.entrypoint
+@_adding
+def added_to(added: object, count: int) -> object:
+    return added, count
+
+
+class _Methods:
+    @_traced
+    def traced(self, count: int, text: str = "") -> object:
+        return count, text
+
+    def by_name_alone(*values: object, count: int) -> object:
+        return values[1:], count
+
+    @strict.entrypoint
+    @staticmethod
+    def static(count: int) -> object:
+        return count
+
+
+method = strict.entrypoint(_Methods().traced)
+
+
+@strict.entrypoint
+@functools.wraps(method, assigned=())
+def wrapped_method(*args: object) -> object:
+    return args
+
+
+by_name_alone = strict.entrypoint(_Methods().by_name_alone)
+static = _Methods.static
 
 
 @strict.entrypoint

@@ -134,8 +134,8 @@ class Booted:
     @property
     def pid(self) -> int:
         """Its process, as seen from outside."""
-        task = f"/proc/{self._process.pid}/task/{self._process.pid}"
-        return int(Path(f"{task}/children").read_text())
+        (pid,) = self._children()
+        return pid
 
     def do(self, *words: str) -> str:
         """Run a command of root's beside what it runs; return what that prints."""
@@ -148,13 +148,19 @@ class Booted:
 
     def close(self) -> None:
         """End it, with all that it runs."""
-        if self._process.poll() is None:
-            os.kill(self.pid, signal.SIGKILL)
+        for pid in self._children():
+            os.kill(pid, signal.SIGKILL)
         self._process.wait(PROMPTLY)
         self._notices.close()
         os.close(self._console)
         for directory, _, _ in os.walk(self._group, topdown=False):
             os.rmdir(directory)
+
+    def _children(self) -> list[int]:
+        if self._process.poll() is not None:
+            return []
+        task = f"/proc/{self._process.pid}/task/{self._process.pid}"
+        return [int(pid) for pid in Path(f"{task}/children").read_text().split()]
 
 
 def _control_groups() -> Path:

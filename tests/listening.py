@@ -157,8 +157,11 @@ def connect(path: str) -> socket.socket:
 
 def greeting(sock: socket.socket) -> str:
     """Return "ready", or why the daemon does not take the connection."""
-    kind, *said = msgpack.unpackb(sock.recv(1 << 16))
-    return "ready" if kind == 1 else str(said[0])
+    reply = sock.recv(1 << 16)
+    kind, *said = msgpack.unpackb(reply, unicode_errors="surrogatepass")
+    if kind == 1:
+        return "ready"
+    return str(said[0]).encode("ascii", "backslashreplace").decode()
 
 
 def greeting_of(path: str, uid: int, gid: int, groups: Sequence[int] = ()) -> str:

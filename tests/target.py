@@ -55,6 +55,12 @@ def wait_for_end(fifo: str) -> None:
         file.read()
 
 
+def print_at_end(fifo: str) -> None:
+    """Print a line when nobody holds `fifo` for writing any more."""
+    wait_for_end(fifo)
+    print("the end", flush=True)
+
+
 def log_much(count: int, size: int) -> int:
     for _ in range(count):
         log.warning("%s", "x" * size)
@@ -162,6 +168,7 @@ def _expose(context: privsep.Context) -> privsep.Context:
         make_bytes,
         sleep,
         wait_for_end,
+        print_at_end,
         log_much,
         print_much,
         keywords,

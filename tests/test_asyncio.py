@@ -16,11 +16,12 @@ import awaited
 import pytest
 from audited import stopped
 from conftest import METHOD
-from observe import Fifo, Forked, daemon_pid, held, kill, wait_for_rest
+from observe import WITHIN, Fifo, Forked, daemon_pid, held, kill, wait_for_rest
 from service import services
 from streaming import Color, Point
 
 import privsep
+from privsep._wire import descriptors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -144,7 +145,9 @@ def test_an_exception_is_raised_where_it_is_awaited(service: Awaited) -> None:
     async def main() -> None:
         with pytest.raises(privsep.Refused, match="parameter number: expected"):
             await service.judged(7, Color.RED)
-        with pytest.raises(privsep.Unserializable, match="argument 1 holds a object"):
+        with pytest.raises(
+            privsep.Unserializable, match="argument 1 holds a value of type object"
+        ):
             await privsep.aio(service.echo)(object())
         assert await service.judged(2, Color.RED) == [Point(2, Color.RED)]
 
@@ -326,6 +329,34 @@ def test_a_loop_waits_at_rest_for_a_daemon_that_takes_no_request(start: Start) -
     assert others.wait() == 0
 
 
+def test_a_loop_goes_on_while_a_thread_says_hello_to_the_daemon(
+    processes: Awaited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saying, go_on = threading.Event(), threading.Event()
+    send = descriptors.send
+
+    def hold_first(*arguments: Any) -> None:
+        if not saying.is_set():
+            saying.set()
+            assert go_on.wait(WITHIN)
+        send(*arguments)
+
+    async def main() -> None:
+        task = asyncio.create_task(in_loop(processes.echo)(1))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not task.done()
+        go_on.set()
+        assert await task == 1
+
+    monkeypatch.setattr(descriptors, "send", hold_first)
+    thread = threading.Thread(target=processes.echo, args=(2,))
+    thread.start()
+    saying.wait()
+    run(main())
+    thread.join()
+
+
 def test_a_daemon_that_died_in_a_call_can_be_started_again(
     processes: Awaited, held: Fifo
 ) -> None:
@@ -335,6 +366,21 @@ def test_a_daemon_that_died_in_a_call_can_be_started_again(
         await asyncio.to_thread(kill, daemon_pid())
         with pytest.raises(privsep.DaemonGone):
             await task
+
+    run(main())
+    processes.context.start(METHOD)
+    assert processes.echo(1) == 1
+
+
+def test_a_daemon_that_died_in_a_stream_can_be_started_again(
+    processes: Awaited,
+) -> None:
+    async def main() -> None:
+        stream = processes.answer("first")
+        assert await anext(stream) == "first"
+        await asyncio.to_thread(kill, daemon_pid())
+        with pytest.raises(privsep.DaemonGone):
+            await anext(stream)
 
     run(main())
     processes.context.start(METHOD)

@@ -177,11 +177,13 @@ def test_what_is_called_a_secret_is_not_shown(audited: Start) -> None:
     takes.log_in(user="me", password="hidden", api_key="hidden")  # noqa: S106
     takes.renew(1, "hidden")
     takes.keep(123, "name")
+    takes.replace(1, "hidden")
     assert [call["arguments"] for call in service.calls()] == [
         "'me', <secret>",
         "user='me', password=<secret>, api_key=<secret>",
         "1, <secret>",
         "<secret>, 'name'",
+        "1, <secret>",
     ]
     assert "hidden" not in service.path.read_text()
 

@@ -246,6 +246,47 @@ def test_a_wrapped_function_is_checked_by_its_own_annotations() -> None:
         annotated.wrapped("x")
 
 
+@pytest.mark.parametrize(
+    ("function", "right"),
+    [
+        (annotated.retried, (1, "")),
+        (annotated.cached, 1),
+        (annotated.static, 1),
+        (annotated.method, ["traced", (1, "")]),
+        (annotated.wrapped_method, (1,)),
+    ],
+)
+def test_common_decorators_and_methods_pass_on_what_is_judged(
+    function: Any, right: object
+) -> None:
+    assert function(1) == right
+    for wrong in ("1", None):
+        with pytest.raises(privsep.Refused, match="parameter count: expected int"):
+            function(wrong)
+
+
+def test_a_method_whose_self_is_one_of_many_is_judged() -> None:
+    assert annotated.by_name_alone("x", count=1) == (("x",), 1)
+    with pytest.raises(privsep.Refused, match="parameter count: expected int"):
+        annotated.by_name_alone(1, count="x")  # type: ignore[arg-type]
+
+
+def test_a_decorator_that_adds_an_argument_is_noticed_by_the_first_call() -> None:
+    """What came would be judged by the annotations of other parameters."""
+    for arguments in ((), (1,), ("x",)):
+        with pytest.raises(privsep.Refused, match="parameter count: no argument came"):
+            annotated.added_to(*arguments)
+
+
+def test_a_flag_that_is_refused_stays_in_no_memory() -> None:
+    """An enum.Flag keeps each value of which it was asked for a member."""
+    before = annotated.modes_in_memory()
+    for wrong in (8, 1 << 40, -1, -9, True, 4.0):
+        with pytest.raises(privsep.Refused, match="expected Mode"):
+            annotated.echo["Mode"](wrong)
+    assert annotated.modes_in_memory() == before
+
+
 def test_an_unannotated_parameter_takes_anything() -> None:
     for value in (1, "x", [(None,)], {1: {2}}):
         assert annotated.unannotated(value) == value
@@ -275,6 +316,7 @@ _OF_TYPING = (
         "Missing | int",
         "1 +",
         "'int'",
+        " int",
         "1",
     ),
     *(

@@ -30,7 +30,9 @@ def test_an_exception_arrives_with_class_arguments_and_remote_traceback(
 def test_a_value_that_does_not_cross_is_refused_before_anything_is_sent(
     either: Service,
 ) -> None:
-    with pytest.raises(privsep.Unserializable, match="argument 1 holds a object"):
+    with pytest.raises(
+        privsep.Unserializable, match="argument 1 holds a value of type object"
+    ):
         either.echo(object())
     assert either.echo(1) == 1
 

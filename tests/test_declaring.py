@@ -15,6 +15,7 @@ import pytest
 from conftest import METHOD
 
 import privsep
+import scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +42,11 @@ def _function_of(module: str) -> Callable[[], None]:
 
     stranger.__module__ = module
     return stranger
+
+
+def test_all_public_names_are_listed() -> None:
+    names = scripts.run("import privsep; print(*dir(privsep), sep='\\n')")
+    assert set(privsep.__all__) < set(names)
 
 
 # -- capabilities ---------------------------------------------------------------
@@ -218,6 +224,86 @@ def test_what_is_no_plain_function_is_an_error_that_says_so(wrong: Any) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:
         _context().entrypoint(wrong)
     assert "function" in str(caught.value) or "outside of" in str(caught.value)
+
+
+def _judged(connection: object, path: str, force: object = False) -> None: ...
+
+
+class _Callable:
+    __module__ = __name__
+
+    def __init__(self) -> None:
+        self.__qualname__ = "callable"
+
+    def __call__(self, path: str) -> None: ...
+
+
+class _Decorator:
+    def __init__(self, function: Callable[..., object]) -> None:
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: object) -> None: ...
+
+
+def _named(function: Any) -> Any:
+    function.__module__, function.__qualname__ = __name__, "named"
+    return function
+
+
+def _wraps(wrapper: Any) -> Any:
+    return functools.wraps(_judged)(wrapper)
+
+
+_UNJUDGED: dict[str, Callable[[], Any]] = {
+    "one parameter less": lambda: _wraps(lambda path, force=False: None),
+    "one more": lambda: _wraps(lambda now, connection, path, force=False: None),
+    "in another order": lambda: _wraps(lambda path, connection, force=False: None),
+    "one of its own": lambda: _wraps(lambda path, *args: None),
+    "one by name": lambda: _wraps(lambda *args, force, **kwargs: None),
+    "deep within": lambda: functools.wraps(_wraps(lambda path: None))(
+        lambda *args: None
+    ),
+    "whose annotations are not taken over": lambda: functools.wraps(
+        _judged, assigned=("__module__", "__qualname__")
+    )(lambda path: None),
+    "partial": lambda: _named(functools.partial(_judged, 1)),
+    "updated partial": lambda: _wraps(functools.partial(_judged, 1)),
+    "partial within": lambda: _named(
+        functools.wraps(functools.partial(_judged, 1))(lambda *args: None)
+    ),
+    "object": _Callable,
+    "decorating object": lambda: _Decorator(_judged),
+    "class": lambda: _Decorator,
+}
+
+
+@pytest.mark.parametrize("kind", _UNJUDGED)
+def test_annotations_that_would_be_judged_of_other_arguments_are_an_error(
+    kind: str,
+) -> None:
+    with pytest.raises(privsep.StartError, match="would be judged: declare a function"):
+        _context().entrypoint(_UNJUDGED[kind]())
+    assert callable(_context(validate="off").entrypoint(_UNJUDGED[kind]()))
+
+
+def _secret(connection: object, password: privsep.Secret[str]) -> None: ...
+
+
+def test_what_validate_off_would_ignore_is_found_wherever_it_is_annotated() -> None:
+    context = _context(validate="off")
+    context.entrypoint(_named(functools.partial(_secret, 1)))
+    with pytest.raises(privsep.StartError, match="would ignore"):
+        context.served_table()
+
+
+def _unannotated(connection, path):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    ...
+
+
+def test_what_has_no_annotations_may_be_wrapped_as_it_likes() -> None:
+    for wrapper in (lambda path: None, functools.partial(_unannotated, 1)):
+        wrapped = functools.wraps(_unannotated)(wrapper)
+        assert callable(_context().entrypoint(wrapped))
 
 
 # -- ranges ---------------------------------------------------------------------

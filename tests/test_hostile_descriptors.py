@@ -220,6 +220,22 @@ def test_what_is_not_what_it_is_said_to_be_harms_nobody(
     daemon.check_unharmed()
 
 
+@pytest.mark.parametrize("layer", [1, 2])
+def test_a_descriptor_of_which_no_file_can_be_made_is_closed_once(
+    daemon: Daemon, sent: Sent, layer: int
+) -> None:
+    """Its number may be another thread's by then: closing it again is EBADF, or worse.
+
+    A socket is open for reading and writing, and is not seekable, as a buffer for both
+    has to be.
+    """
+    answer = ask_with(daemon, daemon.open_line(), pack(file(0, layer)), sent.numbers)
+    assert answer.error[0] == "Refused"
+    assert answer.message.endswith("File or stream is not seekable.")
+    sent.wait_until_closed()
+    daemon.check_unharmed()
+
+
 def test_descriptors_for_a_name_that_is_no_entrypoint_are_closed(
     daemon: Daemon, sent: Sent
 ) -> None:

@@ -14,6 +14,7 @@ from hostile import (
     CALL,
     ENDED,
     HEADER,
+    HELLO,
     NOT_STARTED,
     OVERRAN,
     RUNS_ON,
@@ -212,3 +213,31 @@ def test_a_daemon_with_stuck_clients_uses_no_time(daemon: Daemon) -> None:
     daemon.open_line().fate.send(b"xxx")
     daemon.check_idle()
     daemon.check_unharmed()
+
+
+@pytest.mark.parametrize("how", ["RD", "WR", "RDWR"])
+@pytest.mark.parametrize("whose", ["ours", "the daemon's"])
+@pytest.mark.parametrize("which", ["control", "log", "channel", "fate", "waiting fate"])
+def test_no_descriptor_that_is_shut_down_keeps_the_daemon_busy(
+    daemon: Daemon, release: Release, which: str, whose: str, how: str
+) -> None:
+    """A client has all of them: of the daemon's ends it may have kept copies."""
+    log, daemons_log = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with log, daemons_log:
+        daemon.send(HELLO, [daemons_log])
+        lines = [daemon.open_line(keep=True) for _ in range(5)]  # one more than workers
+        body = call_body(daemon.name("print_at_end"), pack(release.path))
+        for each in lines:
+            each.send_frame(CALL, body)
+        line, waiting = lines[0], lines[-1]
+        pair = {
+            "control": (daemon.control, daemon.daemons_end),
+            "log": (log, daemons_log),
+            "channel": (line.channel, line.workers),
+            "fate": (line.fate, line.supervisors),
+            "waiting fate": (waiting.fate, waiting.supervisors),
+        }[which]
+        pair[whose != "ours"].shutdown(getattr(socket, f"SHUT_{how}"))
+        daemon.check_idle()
+        release.let_go()
+        daemon.check_idle()

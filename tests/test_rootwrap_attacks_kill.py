@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rootwrap_attacks import STRANGER, is_refused, root_only, wrapped
-from wrapping import Wrapped, running
+from wrapping import NOT_ALLOWED, Wrapped, running
 
 import scripts
 
@@ -178,6 +178,16 @@ def test_a_process_of_another_program_is_not_signalled(
 ) -> None:
     """Whatever its words are."""
     is_refused(killing, "kill", "-9", str(process.pid))
+
+
+def test_what_another_process_runs_is_not_told(
+    killing: Wrapped, process: subprocess.Popen[bytes]
+) -> None:
+    """Root sees that where the caller may not."""
+    done = killing.run("kill", "-9", str(process.pid))
+    assert done.returncode == NOT_ALLOWED
+    assert f"process {process.pid} does not run {killing.bin}/sleep" in done.stderr
+    assert os.readlink(f"/proc/{process.pid}/exe") not in done.stderr
 
 
 def test_a_process_of_a_file_named_like_a_deleted_one_is_another(

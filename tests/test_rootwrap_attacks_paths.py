@@ -94,6 +94,22 @@ def test_a_file_by_another_spelling_is_another_file(
     is_refused(wrapped, "cat", path)
 
 
+def test_where_a_link_leads_is_not_told(wrapped: Wrapped) -> None:
+    """Root sees that where the caller may not."""
+    (wrapped.directory / "leading").symlink_to("/nowhere/hidden")
+    done = wrapped.run("chown", "nova", f"{wrapped.directory}/leading")
+    assert done.returncode == NOT_ALLOWED
+    assert "/leading' resolves to nothing beneath" in done.stderr
+    assert "hidden" not in done.stderr
+
+
+def test_a_word_with_a_line_break_is_told_in_one_line(wrapped: Wrapped) -> None:
+    done = wrapped.run("/x\nforged: line/chown", "nova", "@dir/images/file")
+    assert done.returncode == NOT_ALLOWED
+    assert "forged: line" in done.stderr
+    assert not any(line.startswith("forged") for line in done.stderr.splitlines())
+
+
 def test_a_place_that_is_gone_has_no_paths(wrapped: Wrapped, tmp_path: Path) -> None:
     script = (
         "import os, sys; os.rmdir(os.getcwd()); os.execv(sys.argv[1], sys.argv[1:])"

@@ -18,6 +18,7 @@ from commanding import (
     Fifo,
     Shared,
     client,
+    daemon_of,
     held,
     own,
     said,
@@ -25,6 +26,7 @@ from commanding import (
     shell,
     wait_until_gone,
 )
+from procfs import children
 from wrapping import BAD_POLICY, ENDS_WITHIN, NO_COMMAND, NO_EXECUTABLE, NOT_ALLOWED
 
 import privsep
@@ -225,6 +227,17 @@ def test_a_signal_reaches_the_command(
     assert process.wait() == -number
     send(process)  # nobody gets it
     assert process.returncode == -number
+
+
+def test_a_command_is_executed_when_popen_returns(own: Shared, shell: str) -> None:
+    """It is a process of its own before, of the worker's program."""
+    for _ in range(20):
+        (worker,) = children(daemon_of(own.client))
+        process = own.client.popen([shell, "-c", "read x"], stdin=NEVER)
+        (pid,) = children(worker)
+        assert os.readlink(f"/proc/{pid}/exe") != os.readlink(f"/proc/{worker}/exe")
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
 
 
 def test_there_must_be_such_a_signal(client: Client) -> None:

@@ -70,10 +70,24 @@ OF_UNIT = {
     "/system.slice/other.service": False,
     "/system.slice/other.service/my.service": False,
     "/user.slice/user-1.slice/user@1.service/app.slice/my.service": False,
+    "/user.slice/given.slice/my.service": False,
+    "/user.slice/open.slice/my.service": False,
+    "/user.slice/given.slice/own.slice/my.service": False,
     "/../my.service": False,
     "/my.slice/my": False,
     "/": False,
 }
+
+
+def _cgroups(place: Path) -> Path:
+    """Make the directories, some of which were given away (delegation)."""
+    for cgroup in OF_UNIT:
+        if ".." not in cgroup:
+            (place / cgroup[1:]).mkdir(parents=True, exist_ok=True)
+    os.chown(place / "system.slice/my.service", OTHERS, OTHERS)  # Delegate=, User=
+    os.chown(place / "user.slice/given.slice", OTHERS, OTHERS)
+    (place / "user.slice/open.slice").chmod(0o775)
+    return place
 
 
 class Waiting:
@@ -108,10 +122,13 @@ def test_a_process_is_let_in_by_the_unit_that_its_cgroup_is_of(
         file = public_path / f"cgroup{number}"
         file.write_text(f"1:name=systemd:/my.service\n0::{cgroup}\n")
         mounts[f"/proc/{process.pid}/cgroup"] = file
+    mounts["/sys/fs/cgroup"] = _cgroups(public_path / "cgroups")
     path = manage("service:plain", 'units = ["my.service"]', mounts=mounts).path
     found = {cgroup: each.knock(path) for cgroup, each in waiting.items()}
     assert {cgroup: words == "ready" for cgroup, words in found.items()} == OF_UNIT
     assert "of other.service may not connect" in found["/system.slice/other.service"]
+    delegated = found["/user.slice/given.slice/my.service"]
+    assert "others than root can make cgroups in /sys/fs/cgroup/user.slice" in delegated
 
 
 def test_a_file_of_root_that_cannot_be_used_ends_the_start(
@@ -152,6 +169,24 @@ def test_a_client_with_the_uid_of_the_daemon_is_refused(
     path = manage("service:plain", f"users = [{uid}, {OTHERS}]", before=before).path
     assert f"uid {uid} is the daemon's own" in greeting_of(path, uid, OTHERS)
     assert greeting_of(path, OTHERS, OTHERS) == "ready"
+
+
+def test_a_unit_whose_name_is_no_text_is_in_the_audit(
+    manage: Callable[..., Manager], public_path: Path
+) -> None:
+    """A user who has a cgroup of his own gives those that he makes there any name."""
+    waiting = [Waiting(OTHERS), Waiting(OTHERS)]
+    cgroup = public_path / "cgroup"
+    cgroup.write_bytes(b"0::/my\xff.service\n")
+    mounts = {f"/proc/{each.pid}/cgroup": cgroup for each in waiting}
+    manager = manage("generated:audited", 'units = ["my.service"]', mounts=mounts)
+    for each in waiting:
+        assert "may not connect" in each.knock(manager.path)
+    manager.end()
+    file = Path(manager.path).parent / "etc" / "audit.jsonl"
+    lines = file.read_text().splitlines()
+    reasons = [json.loads(line).get("reason", "") for line in lines]
+    assert sum("of my\\udcff.service may not" in reason for reason in reasons) == 2
 
 
 def test_who_is_not_let_in_is_in_the_audit(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import streaming
+from conftest import METHOD
 from observe import Fifo, Forked, Release, Threads, children, daemon_pid, held, kill
 
 import privsep
@@ -218,7 +219,11 @@ def test_an_exception_comes_after_the_items_before_it(service: Streaming) -> Non
 @pytest.mark.parametrize(
     ("kind", "error", "words"),
     [
-        ("object", privsep.Unserializable, "item 2 of .*is a object, which does not"),
+        (
+            "object",
+            privsep.Unserializable,
+            "item 2 of .*holds a value of type object, which",
+        ),
         ("large", privsep.MessageTooLarge, "item 2 of .*has 70005 bytes"),
         ("deep", privsep.MessageTooLarge, "item 2 of .*nested deeper than 100"),
     ],
@@ -238,7 +243,7 @@ def test_an_item_that_does_not_cross_ends_the_stream(
 def test_a_result_that_does_not_cross_comes_after_the_items(service: Streaming) -> None:
     stream = service.return_object()
     assert next(stream) == 1
-    with pytest.raises(privsep.Unserializable, match="returned a object"):
+    with pytest.raises(privsep.Unserializable, match="returned a value of type object"):
         next(stream)
 
 
@@ -350,6 +355,8 @@ def test_a_killed_daemon_is_told_with_the_next_item(processes: Streaming) -> Non
     kill(daemon_pid())
     with pytest.raises(privsep.DaemonGone):
         next(stream)
+    processes.context.start(METHOD)
+    assert list(processes.numbers_in_turn("/dev/null", 2)) == [0, 1]
 
 
 # -- throw, send ---------------------------------------------------------------
@@ -390,7 +397,9 @@ def test_nothing_can_be_sent_before_the_first_item(service: Streaming) -> None:
     with pytest.raises(TypeError, match="just-started generator"):
         stream.send(1)
     assert next(stream) == "first"
-    with pytest.raises(privsep.Unserializable, match=r"sent to .*holds a object"):
+    with pytest.raises(
+        privsep.Unserializable, match=r"sent to .*holds a value of type object"
+    ):
         stream.send(object())
     assert stream.send(1) == 1
     stream.close()

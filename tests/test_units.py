@@ -497,7 +497,7 @@ def test_a_call_that_runs_at_a_stop_is_finished(
     with started.begin(("read", f"{STAGE}/fifo")) as client:
         with open(started.booted.run / "stage" / "fifo", "w") as fifo:  # it runs
             started.control("stop", "--no-block")
-            while "deactivating" not in started.booted.do(*state):
+            while "=active" in started.booted.do(*state):
                 pass
             fifo.write("finished")
         assert scripts.finish(client) == ["'finished'"]

@@ -54,6 +54,15 @@ def test_a_worker_may_open_as_many_files_as_the_service(start: Start) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+@pytest.mark.skipif(not IS_ROOT, reason="needs root: the daemon runs as another user")
+def test_a_call_for_which_the_system_has_no_worker_is_refused(start: Start) -> None:
+    service = start("crowded")
+    with pytest.raises(privsep.Refused, match="got no worker: Resource temporarily"):
+        service.echo(1)
+    with pytest.raises(privsep.Refused):  # of the same daemon: fork starts no other
+        service.echo(1)
+
+
 # -- deaths ------------------------------------------------------------------------
 
 

@@ -4,5 +4,7 @@ import os
 from pathlib import Path
 
 if begun := os.environ.get("PRIVSEP_TEST_BEGUN"):
-    Path(begun).write_text("begun\n")
-    Path(os.environ["PRIVSEP_TEST_GO_ON"]).read_text()
+    # Opened first: what is let go before anybody has opened it is heard by nobody.
+    with Path(os.environ["PRIVSEP_TEST_GO_ON"]).open() as go_on:
+        Path(begun).write_text("begun\n")
+        go_on.read()

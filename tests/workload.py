@@ -393,3 +393,11 @@ chatty_context = privsep.Context(
     "chatty", capabilities=[], modules=["workload", "printing"]
 )
 chatty = Workload(chatty_context)
+crowded_context = privsep.Context(  # its user may have one process, or thread
+    "crowded",
+    capabilities=[],
+    user="nobody",
+    isolation="thread",
+    sandbox=privsep.Sandbox(write=None, rlimits={"NPROC": 1}),
+)
+crowded = Workload(crowded_context)

@@ -160,6 +160,16 @@ def sudo() -> Round:
     return first_use(start, lambda: least.echo(1), least.context.stop)
 
 
+def sudo_annotated() -> Round:
+    """Start a daemon that judges arguments through sudo and make its first call."""
+    from benchmarks.contestants import privsep_annotated as annotated
+
+    need_sudo()
+    start = partial(annotated.context.start, "sudo")
+    call = partial(annotated.echo, "eth0", 1500, ["10.0.0.1"])
+    return first_use(start, call, annotated.context.stop)
+
+
 if __name__ == "__main__":
     serve(
         {
@@ -179,6 +189,7 @@ if __name__ == "__main__":
             "fork-script": fork_script,
             "exec": lambda: first_call("exec"),
             "sudo": sudo,
+            "sudo-annotated": sudo_annotated,
             "lockdown": lambda: lockdown.whole(None),
             "lockdown-sandbox": lambda: lockdown.whole(lockdown.SANDBOX),
             "lockdown-list": lambda: lockdown.whole(lockdown.LIST),

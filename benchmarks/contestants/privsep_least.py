@@ -1,7 +1,4 @@
-"""The least context: one function, of which no annotation says what is to be judged.
-
-What judges arguments costs a start about 8 ms more, as it loads typing.
-"""
+"""The least context: one function, of which no annotation says what is to be judged."""
 
 import privsep
 

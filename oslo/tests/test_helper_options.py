@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import environments
-from test_drop_in import needs_root, place, run
+from clients import needs_root, place, run
 
 __all__ = ["place"]
 

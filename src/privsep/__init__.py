@@ -84,3 +84,7 @@ def __getattr__(name: str) -> object:
     module = __import__(_LAZY[name], fromlist=[name])  # importlib would be 0.4 ms
     found: object = getattr(module, name)
     return found
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_LAZY]

@@ -63,7 +63,7 @@ def aio(entrypoint: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]: ...
 
 
 def aio(entrypoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an entrypoint for callers in an event loop of asyncio.
+    """Return an entrypoint for callers in a loop of asyncio or trio.
 
     ``await aio(function)(...)`` calls a function, ``async for item in
     aio(generator)(...)`` goes through a generator; the loop goes on meanwhile, and

@@ -125,7 +125,7 @@ class Context:
         timeout: deadline of a call in seconds; None: no deadline.
         isolation: "process": a worker is a process, which is killed when a call
             overruns; "thread": a thread of the daemon, so calls share state, and
-            one that overruns goes on running.
+            one that overruns goes on running (a coroutine is cancelled).
         workers: how many calls run at once; further callers wait in turn.
         max_message: the most bytes of one call's arguments or result.
         memory: bytes of address space that a process worker may take, beyond what
@@ -313,6 +313,8 @@ class Context:
                 taken; or a number is out of its range.
             TypeError: it is no function, or no generator and has an item_timeout or
                 a window.
+            StartError: it is annotated, and it cannot be told which of a call's
+                arguments reaches which parameter.
 
         """
 
@@ -342,6 +344,8 @@ class Context:
             raise TypeError(msg)
         name = f"{function.__module__}.{function.__qualname__}"
         self._check_function(function, name)
+        if self.validate != "off":
+            _check_reached(function, name)
         limit = self.timeout if isinstance(timeout, _Unset) else timeout
         _check_timeout(limit)
         shape = _shape(function)
@@ -528,7 +532,9 @@ class Context:
         if isinstance(helper, str):
             msg = f"helper is {helper!r}; it must be a sequence: {helper.split()!r}"
             raise ValueError(msg)  # noqa: TRY004 - as every mistake here
-        names = _strings("namespaces", namespaces)
+        names: tuple[str, ...] = NAMESPACES
+        if namespaces is not NAMESPACES:
+            names = _strings("namespaces", namespaces)
         client.start(StartOptions(method, tuple(helper), names, path, deadline))
 
     def stop(self) -> None:
@@ -638,6 +644,23 @@ def _says_something(function: object, *, result: bool) -> bool:
 
     So those that nearly all functions have cost a daemon no import.
     """
+    return any(_is_said(each, result=result) for each in _parts(function))
+
+
+def _parts(function: object) -> Iterable[object]:
+    """Return what may have the annotations: a function, and what it wraps."""
+    if _is_bare(function):
+        return (function,)
+    from privsep._boundary import callables  # noqa: PLC0415 - few functions need it
+
+    return (link.function for link in callables.chain(function))
+
+
+def _is_bare(function: object) -> bool:
+    return type(function) is type(_is_bare) and not hasattr(function, "__wrapped__")
+
+
+def _is_said(function: object, *, result: bool) -> bool:
     annotations: dict[str, object] = getattr(function, "__annotations__", {})
     for name, annotation in annotations.items():
         text = annotation if isinstance(annotation, str) else repr(annotation)
@@ -648,6 +671,22 @@ def _says_something(function: object, *, result: bool) -> bool:
         elif result and not _PLAIN.issuperset(words):
             return True
     return False
+
+
+def _check_reached(function: object, name: str) -> None:
+    """See that what is judged by a parameter's annotation is what reaches it."""
+    if _is_bare(function) or not _says_something(function, result=False):
+        return
+    from privsep._boundary import callables  # noqa: PLC0415 - few functions need it
+
+    reason = callables.why_unjudged(function)
+    if reason:
+        msg = (
+            f"{name}(): {reason}, so an argument need not reach the parameter by whose "
+            "annotation it would be judged: declare a function that has the parameters "
+            'of its callers, and calls this one; or give the context validate="off"'
+        )
+        raise errors.StartError(msg)
 
 
 _NO_WORDS = str.maketrans(dict.fromkeys("[]|,.<>'", " "))

@@ -25,7 +25,8 @@ class CallTimeout(PrivsepError, TimeoutError):
 
     With process workers the worker and its process group were killed, unless
     the message says otherwise; what the function had done until then stays
-    done.  With thread workers the function goes on running.
+    done.  With thread workers the function goes on running; a coroutine is
+    cancelled.
     """
 
 
@@ -56,8 +57,10 @@ class DaemonGone(PrivsepError, ConnectionError):
 class Refused(PrivsepError, PermissionError):
     """The daemon did not run the call.
 
-    No such entrypoint, not allowed, or an argument that is not as annotated: the
-    message says which, what was expected and, but for a `Secret`, what came.
+    No such entrypoint, or an argument that is not as annotated: the message says
+    which, what was expected and, but for a `Secret`, what came.  Or too many calls
+    wait, the system has no process or thread for a worker, or the audit cannot
+    record the call: these may be made again.
     """
 
 

@@ -225,11 +225,7 @@ def setuid(user_id_or_name: str | int) -> None:
         KeyError: there is no such user.
 
     """
-    try:
-        uid = int(user_id_or_name)
-    except ValueError:
-        uid = pwd.getpwnam(str(user_id_or_name)).pw_uid
-    _change(os.setuid, uid)
+    _change(os.setuid, user_id_or_name, lambda name: pwd.getpwnam(name).pw_uid)
 
 
 def setgid(group_id_or_name: str | int) -> None:
@@ -243,14 +239,16 @@ def setgid(group_id_or_name: str | int) -> None:
         KeyError: there is no such group.
 
     """
+    _change(os.setgid, group_id_or_name, lambda name: grp.getgrnam(name).gr_gid)
+
+
+def _change(
+    call: Callable[[int], None], wanted: str | int, look_up: Callable[[str], int]
+) -> None:
     try:
-        gid = int(group_id_or_name)
+        number = int(wanted)
     except ValueError:
-        gid = grp.getgrnam(str(group_id_or_name)).gr_gid
-    _change(os.setgid, gid)
-
-
-def _change(call: Callable[[int], None], number: int) -> None:
+        number = look_up(str(wanted))
     try:
         call(number)
     except OSError as error:

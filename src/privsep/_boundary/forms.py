@@ -194,6 +194,8 @@ class Member(Form):
 
     def check(self, value: object, held: list[int]) -> object:
         del held
+        if self._bits is not None and not self._is_known(value):
+            raise Wrong(self.expected, value)
         try:
             member = self._find(value)
             own: object = member.value
@@ -210,8 +212,12 @@ class Member(Form):
             return plain
         raise Wrong(self.expected, value)
 
+    def _is_known(self, value: object) -> bool:
+        """Tell whether it is of known bits: a Flag keeps what it is asked for."""
+        return type(value) is int and not value & ~(self._bits or 0)
+
     def _allows(self, member: enum.Enum) -> bool:
-        if self._bits is not None and member.value & ~self._bits:
+        if self._bits is not None and not self._is_known(member.value):
             return False
         return not self._only or member in self._only
 

@@ -36,12 +36,14 @@ __all__ = [
     "origin_of",
 ]
 
-_NOTHING = object()
+
+class _Nothing:
+    """What nothing is, nor is of."""
 
 
 def of(module: str, name: str) -> Any:  # noqa: ANN401 - whatever it is
     """Return `name` of `module` if that is loaded; else what nothing is."""
-    return getattr(sys.modules.get(module), name, _NOTHING)
+    return getattr(sys.modules.get(module), name, _Nothing)
 
 
 def origin_of(annotation: Any) -> Any:  # noqa: ANN401 - as typing's
@@ -73,7 +75,7 @@ def hint_of(function: FunctionType, name: str) -> Any:  # noqa: ANN401 - an anno
     """
     if "typing" not in sys.modules:
         hint = _without_typing(function, name)
-        if hint is not _NOTHING:
+        if hint is not _Nothing:
             return hint
     import typing  # noqa: PLC0415 - as said
 
@@ -94,14 +96,15 @@ def _without_typing(function: FunctionType, name: str) -> object:
     annotation: object = function.__annotations__[name]
     if isinstance(annotation, str):
         if getattr(function, "__type_params__", ()):
-            return _NOTHING
+            return _Nothing
         try:
             # The service's own code, as typing.get_type_hints evaluates it.
-            annotation = eval(annotation, function.__globals__)  # noqa: S307
+            code = compile(annotation, "<string>", "eval", dont_inherit=True)
+            annotation = eval(code, function.__globals__)  # noqa: S307
         except Exception:  # noqa: BLE001 - typing shall say what is wrong
-            return _NOTHING
+            return _Nothing
     if not _is_plain(annotation):
-        return _NOTHING
+        return _Nothing
     return NoneType if annotation is None else annotation
 
 

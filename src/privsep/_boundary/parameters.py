@@ -15,6 +15,7 @@ import os
 
 from privsep import errors
 from privsep._boundary.annotations import Compiler, Unsupported
+from privsep._boundary.callables import chain, innermost, required
 from privsep._boundary.forms import (
     Form,
     Held,
@@ -24,7 +25,7 @@ from privsep._boundary.forms import (
     all_within,
     why,
 )
-from privsep._boundary.loaded import FunctionType, MethodType, arguments_of, hint_of
+from privsep._boundary.loaded import arguments_of, hint_of
 from privsep._wire.typed import NamedTuple
 from privsep._wire.values import Encoder, UnsupportedType
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, TypeAlias
 
+    from privsep._boundary.loaded import FunctionType
     from privsep.context import Entry
 
     #: makes plain data of an item, and of a result; None: it crosses as it is
@@ -58,12 +60,12 @@ class _Parameters:
     """The parameters of a function, by how arguments reach them."""
 
     def __init__(
-        self, function: object, inner: FunctionType, form: Callable[[str], Form | None]
+        self, inner: FunctionType, given: int, form: Callable[[str], Form | None]
     ) -> None:
         code = inner.__code__
         names = code.co_varnames
-        own = isinstance(function, MethodType)  # self is there already
         end = code.co_argcount
+        own = min(given, end)  # self is there already
         last = end + code.co_kwonlyargcount
 
         def slot(name: str) -> _Slot | None:
@@ -103,11 +105,23 @@ class _Parameters:
 
 
 class Checker:
-    """Judges the arguments of one entrypoint, in the daemon."""
+    """Judges the arguments of one entrypoint, in the daemon.
 
-    def __init__(self, name: str, parameters: _Parameters) -> None:
+    Args:
+        name: of the entrypoint.
+        parameters: by whose forms.
+        must_come: of a function that is wrapped, the parameters without default.  One
+            that has a form, and for which nothing comes, gets its argument from the
+            wrapper: then the others need not be those that were judged.
+
+    """
+
+    def __init__(
+        self, name: str, parameters: _Parameters, must_come: frozenset[str]
+    ) -> None:
         self._name = name
         self._parameters = parameters
+        self._must_come = must_come.intersection(x.name for x in parameters.slots())
         self._by_place = tuple(
             (place, slot.form.kinds, slot)
             for place, slot in enumerate(parameters.by_place)
@@ -129,6 +143,8 @@ class Checker:
         """
         held: list[int] = []
         slot: _Slot | None = None
+        if self._must_come:
+            self._check_complete(args, kwargs)
         try:
             done: Any = args
             if kwargs or self._has_star:
@@ -153,6 +169,15 @@ class Checker:
         self.release(held)
         # Out here it has no context: that would hold the value.
         raise errors.Refused(reason)
+
+    def _check_complete(self, args: list[object], kwargs: dict[str, object]) -> None:
+        came = (slot.name for _, slot in self._parameters.reached(args, kwargs))
+        if missing := self._must_come.difference(came):
+            msg = (
+                f"{self._name}(): parameter {min(missing)}: no argument came for it, "
+                "and what its decorator makes of the others is not known"
+            )
+            raise errors.Refused(msg)
 
     def _reason(self, slot: _Slot | None, error: BaseException) -> str:
         if slot is None or not isinstance(error, Wrong):
@@ -200,9 +225,10 @@ def checker(entry: Entry, mode: str) -> Checker | None:
             it; or it protects, and is to be ignored.
 
     """
-    inner = _innermost(entry.function)
-    if inner is None:
+    found = innermost(entry.function)
+    if found is None:
         return None
+    inner, given = found
     off = mode == "off"
     compiler = Compiler(convert=mode == "convert")
 
@@ -212,20 +238,23 @@ def checker(entry: Entry, mode: str) -> Checker | None:
         except Exception as error:  # noqa: BLE001 - annotations are code
             if off:
                 return None
-            raise _cannot_be_checked(entry, name, error) from None
+            raise _cannot_be_checked(entry, inner, name, error) from None
 
-    parameters = _Parameters(entry.function, inner, form)
+    parameters = _Parameters(inner, given, form)
     if off:
         _refuse_unprotected(entry, parameters)
         return None
     if not any(True for _ in parameters.slots()):
         return None
-    return Checker(entry.name, parameters)
+    is_wrapped = len(list(chain(entry.function))) > 1
+    must_come = required(inner) if is_wrapped else frozenset[str]()
+    return Checker(entry.name, parameters, must_come)
 
 
-def _cannot_be_checked(entry: Entry, name: str, error: Exception) -> errors.StartError:
-    function = _innermost(entry.function)
-    raw = function.__annotations__[name] if function else name
+def _cannot_be_checked(
+    entry: Entry, function: FunctionType, name: str, error: Exception
+) -> errors.StartError:
+    raw = function.__annotations__[name]
     shown = raw if isinstance(raw, str) else getattr(raw, "__qualname__", repr(raw))
     reason = "nothing can be said about its values"
     if not isinstance(error, Unsupported):
@@ -367,19 +396,20 @@ class Crossing:
 
 def crossing(entry: Entry) -> Crossing | None:
     """Return what makes calls of `entry`, unless all crosses as it is."""
-    inner = _innermost(entry.function)
-    if inner is None:
+    found = innermost(entry.function)
+    if found is None:
         return None
+    inner, given = found
     compiler = Compiler()
 
     def form(name: str) -> Form | None:
         try:
-            found = _form_at(inner, name, compiler)
+            its = _form_at(inner, name, compiler)
         except Exception:  # noqa: BLE001 - the daemon says so when it starts
             return None
-        return found if found is not None and found.lowers else None
+        return its if its is not None and its.lowers else None
 
-    parameters = _Parameters(entry.function, inner, form)
+    parameters = _Parameters(inner, given, form)
     some = any(True for _ in parameters.slots())
     item, result = _result_forms(entry)
     if not some and item is None and result is None:
@@ -392,7 +422,7 @@ def _result_forms(entry: Entry) -> tuple[Form | None, Form | None]:
 
     Both sides have the same annotation.  One that does not resolve says nothing.
     """
-    inner = _innermost(entry.function)
+    inner, _ = innermost(entry.function) or (None, 0)
     if inner is None or "return" not in inner.__annotations__:
         return None, None
     try:
@@ -412,15 +442,6 @@ def _form_or_as_it_is(hint: Any) -> Form | None:  # noqa: ANN401 - an annotation
 
 def _is_secret(form: Form) -> bool:
     return any(isinstance(each, SecretForm) for each in all_within(form))
-
-
-def _innermost(function: object) -> FunctionType | None:
-    """Return the function that `function` stands in for; None if there is none."""
-    while (wrapped := getattr(function, "__wrapped__", None)) is not None:
-        function = wrapped
-    if isinstance(function, MethodType):
-        function = function.__func__
-    return function if isinstance(function, FunctionType) else None
 
 
 def _form_at(function: FunctionType, name: str, compiler: Compiler) -> Form | None:

@@ -543,5 +543,7 @@ class AsyncStream(AsyncGenerator[object, object]):
         except StopIteration as done:
             return done.value
         except BaseException:
-            self._conversation.let_go()
+            pool = self._conversation.let_go()
+            if exchange.channel.daemon_ended and pool is not None:
+                await loops.in_thread(self._client.lost_with, pool)
             raise

@@ -293,10 +293,11 @@ class Channel:
             return errors.MessageTooLarge(msg)
         place = self._unsupported(args, kwargs)
         msg = (
-            f"{entry.name}(): {place} holds a {error}, which does not cross: "
-            "send plain values (numbers, text, bytes, lists, tuples, sets, dicts, "
-            "dates, paths, addresses; no subclass of one) or open files, sockets, "
-            "privsep.Fd; for an enum or a dataclass, annotate the parameter with it"
+            f"{entry.name}(): {place} holds a value of type {error}, which does not "
+            "cross: send plain values (numbers, text, bytes, lists, tuples, sets, "
+            "dicts, dates, paths, addresses; no subclass of one) or open files, "
+            "sockets, privsep.Fd; for an enum or a dataclass, annotate the parameter "
+            "with it"
         )
         return errors.Unserializable(msg)
 
@@ -451,7 +452,7 @@ class Channel:
             return errors.Refused(f"{name}: too many calls of this user wait")
         if fate.ending == Ending.NO_WORKER:
             reason = os.strerror(fate.status)
-            return errors.DaemonGone(f"{name}: the daemon got no worker: {reason}")
+            return errors.Refused(f"{name}: the daemon got no worker: {reason}")
         limit = f"{entry.limit:g} s"
         if entry.item_limit != math.inf:
             limit += f", {entry.item_limit:g} s for each item"

@@ -129,6 +129,12 @@ class Client:
             self._connection = None
         connection.close(_LOST_TIMEOUT)
 
+    def lost_with(self, pool: Pool) -> None:
+        """Forget the connection that `pool` is of: its daemon is gone."""
+        connection = self._connection
+        if connection is not None and connection.pool is pool:
+            self.lost(connection)
+
     def call(  # noqa: C901 - all the steps of a call: a function more costs each
         self, entry: Entry, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> object:

@@ -59,18 +59,24 @@ class Connection:
         self._process = launched.process
         self._logs.use(launched.stderr, launched.said)
 
-    def _introduce(self) -> None:
+    def _introduce(self, deadline: float) -> None:
         """Say HELLO, unless that is said; who waits for room does not hold the lock.
 
         Raises:
-            ConnectionError, BlockingIOError: as `_send`.
+            ConnectionError: the daemon is gone.
+            BlockingIOError: there is no room, or another thread says it at `deadline`.
 
         """
-        with self._introducing:
+        left = min(max(deadline - monotonic(), 0.0), _LONGEST_WAIT)
+        if not self._introducing.acquire(timeout=left):
+            raise BlockingIOError
+        try:
             if not self._introduced:
                 with self._logs.open_line() as daemon_end:
                     self._send(HELLO, [daemon_end.fileno()])
                 self._introduced = True
+        finally:
+            self._introducing.release()
 
     def _send(self, data: bytes, ends: list[int]) -> None:
         """Send one datagram.
@@ -111,7 +117,7 @@ class Connection:
                 ready = wait_until(selector, monotonic() + left)
         except ValueError as error:
             raise ConnectionError(*error.args) from None  # another thread let go
-        if not ready and left < _LONGEST_WAIT:
+        if left <= 0 or (not ready and left < _LONGEST_WAIT):
             msg = (
                 f"the daemon of context {self._context.name!r} took no request in time"
             )
@@ -128,13 +134,13 @@ class Connection:
         """
         while True:
             try:
-                return self._try_to_open_channel()
+                return self._try_to_open_channel(deadline)
             except BlockingIOError:
                 self._wait_for_room(deadline)
 
-    def _try_to_open_channel(self) -> Channel:
+    def _try_to_open_channel(self, deadline: float) -> Channel:
         if not self._introduced:
-            self._introduce()
+            self._introduce(deadline)
         ours, workers = forking.socket_pair()
         fate, supervisors = forking.socket_pair()
         with workers, supervisors:

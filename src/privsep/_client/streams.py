@@ -128,11 +128,12 @@ class Conversation:
         channel = self._channel
         return channel if channel is not None and channel.is_open() else None
 
-    def let_go(self) -> None:
-        """Give the channel back, if there is one: usable, or to be closed."""
+    def let_go(self) -> Pool | None:
+        """Give the channel back, if there is one, usable or not; return its pool."""
         channel, self._channel = self.own_channel(), None
         if channel is not None and self._pool is not None:
             self._pool.give_back(channel)
+        return self._pool
 
     def abandon(self) -> None:
         """Leave the stream, if it is under way, without waiting for its end."""
@@ -166,7 +167,10 @@ class Conversation:
         try:
             body = Encoder().encode(value)
         except UnsupportedType as error:
-            msg = f"what is sent to {name} holds a {error}, which does not cross"
+            msg = (
+                f"what is sent to {name} holds a value of type {error}, which does "
+                "not cross"
+            )
             raise errors.Unserializable(msg) from None
         except LimitExceeded as error:
             msg = f"what is sent to {name} has {error}"
@@ -392,7 +396,9 @@ class Stream(Generator[object, object, object]):
         except StopIteration as done:
             return done.value
         except BaseException:
-            self._conversation.let_go()
+            pool = self._conversation.let_go()
+            if channel.daemon_ended and pool is not None:
+                self._client.lost_with(pool)
             raise
 
 

@@ -9,14 +9,19 @@ cgroups(7).
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
+import stat
+from itertools import takewhile
 from typing import NamedTuple
 
 from privsep._wire.descriptors import peer_credentials, peer_groups
 
 _SO_PEERPIDFD = 77
+_CGROUPS = "/sys/fs/cgroup"
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class Admission(NamedTuple):
@@ -63,7 +68,7 @@ def _unit(sock: socket.socket, pid: int) -> str:
 
     Raises:
         OSError: the kernel has no SO_PEERPIDFD (before Linux 6.5), or the process
-            has ended.
+            has ended, or somebody else than root could have made its cgroup.
 
     """
     pidfd = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
@@ -76,18 +81,41 @@ def _unit(sock: socket.socket, pid: int) -> str:
             raise ProcessLookupError(3, "it has ended")
     finally:
         os.close(pidfd)
-    return unit_of(text)
+    *above, unit = _way_to_unit(text)
+    if unit:
+        _check_roots(above)
+    return unit
 
 
-def unit_of(cgroups: bytes) -> str:
-    """Return the unit that the text of /proc/PID/cgroup names; "" if none.
+def _way_to_unit(cgroups: bytes) -> list[str]:
+    """Return the slices, and the unit, that the text of /proc/PID/cgroup names.
 
-    It is the first name on the way that is no slice: what stands below it, a unit's own
-    processes, or a user's, have made.
+    The unit is the first name on the way that is no slice, "" if it is none: what
+    stands below it, a unit's own processes, or a user's, have made.
     """
     for line in cgroups.splitlines():
         if line.startswith(b"0::/"):
-            for name in os.fsdecode(line[4:]).split("/"):
-                if not name.endswith(".slice"):
-                    return name if name.endswith((".service", ".scope")) else ""
-    return ""
+            names = os.fsdecode(line[4:]).split("/")
+            slices = list(takewhile(lambda name: name.endswith(".slice"), names))
+            unit = "".join(names[len(slices) :][:1])
+            return [*slices, unit if unit.endswith((".service", ".scope")) else ""]
+    return [""]
+
+
+def _check_roots(slices: list[str]) -> None:
+    """See that nobody else than root can make a cgroup in these.
+
+    Whoever was given one of them (cgroups(7), delegation) gives what he makes there
+    any name.
+
+    Raises:
+        OSError: he can, or they cannot be looked at.
+
+    """
+    directory = _CGROUPS
+    for name in ("", *slices):
+        directory = os.path.join(directory, name)
+        status = os.stat(directory)
+        if status.st_uid != 0 or status.st_mode & _OTHERS_WRITE:
+            why = f"others than root can make cgroups in {directory}"
+            raise PermissionError(errno.EPERM, why)

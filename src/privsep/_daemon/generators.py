@@ -169,8 +169,8 @@ class _Stream:
             body = self._encoder.encode(item)
         except UnsupportedType as error:
             msg = (
-                f"{name} is a {error}, which does not cross: yield plain values; for "
-                "an enum or a dataclass, annotate the items with it"
+                f"{name} holds a value of type {error}, which does not cross: yield "
+                "plain values; for an enum or a dataclass, annotate the items with it"
             )
             raise errors.Unserializable(msg) from None
         except LimitExceeded as error:

@@ -22,6 +22,7 @@ from privsep._lockdown.status import Status, own
 from privsep._wire.control import REPLY_SIZE, Reply
 from privsep._wire.descriptors import peer_credentials
 from privsep._wire.frames import FOREVER
+from privsep._wire.messagepack import Packer
 from privsep._wire.typed import NamedTuple
 from privsep._wire.values import Encoder
 from privsep.errors import PrivsepError
@@ -73,8 +74,7 @@ def run(
             _refuse_clients_uid(loaded.ids.uid, control)
         locked = _lock_down(loaded, drop=drop)
         starter.outlive(control)
-        ready = Encoder().encode([Reply.READY, locked.missing])
-        control.send(ready, socket.MSG_DONTWAIT)
+        control.send(_ready(locked), socket.MSG_DONTWAIT)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
         fail(control, error)
 
@@ -275,6 +275,13 @@ def _supervisor(
         listener=listener,
         idle_timeout=idle_timeout,
     )
+
+
+def _ready(locked: _Locked) -> bytes:
+    """Return what says READY: numbers and text, for which no encoder is needed."""
+    packer = Packer(unicode_errors="surrogatepass")
+    data: bytes = packer.pack([Reply.READY, locked.missing])
+    return data
 
 
 def _refuse_clients_uid(uid: int | None, control: socket.socket) -> None:

@@ -38,6 +38,7 @@ class LogLine:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self._dropped = 0
+        self._broken = False
 
     def send(self, kind: int, *values: object, count: int = 1) -> None:
         """Send one message, or count what it holds as dropped."""
@@ -54,10 +55,12 @@ class LogLine:
         return self._dropped > 0
 
     def is_closed(self) -> bool:
-        """Return whether the reader has closed its end; throw away what it sent.
+        """Return whether nothing will be read any more; throw away what was sent here.
 
         What stayed there would hide the end, which epoll tells again and again.
         """
+        if self._broken:
+            return True
         try:
             return not self.sock.recv(1, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -75,7 +78,10 @@ class LogLine:
                 self.sock.send(Encoder().encode([Log.DROPPED, self._dropped]))
             else:
                 self._send([Log.DROPPED, self._dropped])
-        except OSError:
+        except BlockingIOError:
+            return False
+        except OSError:  # epoll would call it writable for ever
+            self._broken = True
             return False
         self._dropped = 0
         return True
@@ -183,10 +189,11 @@ class Logs:
 
     def _look_at(self, line: LogLine) -> None:
         """Close a line that nobody reads any more, or say what was dropped."""
+        told = line.tell_dropped()
         if line.is_closed():
             self.close_line(line)
             self._use(next(reversed(self._lines), None))
-        elif line.tell_dropped():
+        elif told:
             self._loop.change(line.sock.fileno(), 0)
 
     def close_line(self, line: LogLine) -> None:

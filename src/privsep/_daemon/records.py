@@ -126,9 +126,13 @@ def install() -> RecordSender:
     sender = RecordSender()
     for logger in list(logging.root.manager.loggerDict.values()):
         if isinstance(logger, logging.Logger):
-            logger.handlers.clear()
-            logger.propagate = True
-            logger.disabled = False
+            # Only what differs: a fork copies each page that it writes to.
+            if logger.handlers:
+                logger.handlers.clear()
+            if not logger.propagate:
+                logger.propagate = True
+            if logger.disabled:
+                logger.disabled = False
             if logger.level:  # a change empties the caches of all loggers
                 logger.setLevel(logging.NOTSET)
     logging.root.handlers[:] = [sender]

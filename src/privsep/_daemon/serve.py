@@ -258,7 +258,7 @@ class Service:
             size += encoder.size_beside()
         if size > self._max_message:
             encoder.clear()
-            return Kind.ERR, self._too_large(size)
+            return Kind.ERR, self._too_large(entry, size)
         return kind, body
 
     @staticmethod
@@ -275,8 +275,9 @@ class Service:
         """Describe what the function raised, or why its result does not cross."""
         if type(error) is UnsupportedType:  # isinstance asks its __class__
             error = errors.Unserializable(
-                f"{entry.name}() returned a {error}, which does not cross: return "
-                "plain values; for an enum or a dataclass, annotate the result with it"
+                f"{entry.name}() returned a value of type {error}, which does not "
+                "cross: return plain values; for an enum or a dataclass, annotate the "
+                "result with it"
             )
         elif type(error) is LimitExceeded:
             error = errors.MessageTooLarge(f"the result of {entry.name}() has {error}")
@@ -293,10 +294,10 @@ class Service:
         )
         return errors.Refused(msg)
 
-    def _too_large(self, size: int) -> bytes:
+    def _too_large(self, entry: Entry, size: int) -> bytes:
         msg = (
-            f"the reply has {size} bytes, the limit is {self._max_message} "
-            "(max_message=)"
+            f"the result of {entry.name}() makes a message of {size} bytes, the limit "
+            f"is {self._max_message} (max_message=)"
         )
         return exceptions.describe(errors.MessageTooLarge(msg), Encoder())
 

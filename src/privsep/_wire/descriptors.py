@@ -113,11 +113,17 @@ def control_size(most: int) -> int:
 
 
 def close_all(descriptors: list[int]) -> None:
-    """Close each of `descriptors`, which are gone from the list then; -1 is none."""
+    """Close each of `descriptors`, which are gone from the list then; -1 is none.
+
+    One whose file system reports an error then (close(2)) is closed all the same.
+    """
     while descriptors:
         descriptor = descriptors.pop()
         if descriptor >= 0:
-            os.close(descriptor)
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass
 
 
 def peer_credentials(sock: socket.socket) -> Credentials:

@@ -17,8 +17,11 @@ import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
-    from typing import Self
+    from typing import Self, TypeAlias
+
+    _Buffered: TypeAlias = io.BufferedReader | io.BufferedWriter | io.BufferedRandom
 
 MOST = 253  #: descriptors in one message, SCM_MAX_FD of unix(7)
 
@@ -43,6 +46,11 @@ _ERRORS = ("strict", "surrogateescape", "replace", "backslashreplace", "ignore")
 _ACCESS = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 # What was opened to append says so no longer, and the kernel still appends.
 _MODES = {os.O_RDONLY: "r", os.O_WRONLY: "w", os.O_RDWR: "r+"}
+_BUFFERS: dict[str, Callable[[io.FileIO], _Buffered]] = {
+    "r": io.BufferedReader,
+    "w": io.BufferedWriter,
+    "r+": io.BufferedRandom,
+}
 
 
 class Fd:
@@ -226,16 +234,32 @@ def _socket(descriptor: int, timeout: float) -> socket.socket:
 
 
 def _file(descriptor: int, layer: int, encoding: int, errors: int) -> object:
-    """Open it anew as the file that it was, in the mode that the kernel says."""
+    """Open it anew as the file that it was, in the mode that the kernel says.
+
+    Not by io.open(): where that fails it has closed the descriptor, or has not.
+    """
     with Fd(descriptor) as owner:
-        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-        mode = _MODES[flags & _ACCESS]
-        if layer != _TEXT:
-            mode += "b"
-        text = {}
-        if layer == _TEXT:
-            text = {"encoding": _ENCODINGS[encoding], "errors": _ERRORS[errors]}
-        buffering = 0 if layer == _RAW else -1
-        file = io.open(descriptor, mode, buffering, **text)  # type: ignore[call-overload]  # noqa: SIM115, UP020
+        mode = _MODES[fcntl.fcntl(descriptor, fcntl.F_GETFL) & _ACCESS]
+        raw = io.FileIO(descriptor, mode)
         owner.detach()
-    return file
+    try:
+        if layer == _RAW:
+            return raw
+        buffered = _BUFFERS[mode](raw)
+        if layer == _TEXT:
+            return _text(buffered, mode, _ENCODINGS[encoding], _ERRORS[errors])
+    except BaseException:
+        raw.close()
+        raise
+    return buffered
+
+
+def _text(
+    buffered: _Buffered, mode: str, encoding: str, errors: str
+) -> io.TextIOWrapper:
+    """Return the text file that open() would have made of `buffered`."""
+    text = io.TextIOWrapper(
+        buffered, encoding, errors, line_buffering=buffered.isatty()
+    )
+    text.mode = mode  # type: ignore[misc]
+    return text

@@ -46,11 +46,15 @@ class Beneath:
         if directory == "/":
             return resolved
         if resolved != directory and not resolved.startswith(f"{directory}/"):
-            raise Differs(f"{word!r} resolves to {resolved}, not beneath {directory}")
-        return self._hold(resolved, held)
+            # Not what it resolves to: the caller may not be able to see that.
+            raise Differs(f"{word!r} resolves to nothing beneath {directory}")
+        return self._hold(word, resolved, held)
 
-    def _hold(self, path: str, held: list[int]) -> str:
-        """Return `path` if it is fixed, else one by a descriptor, put in `held`."""
+    def _hold(self, word: str, path: str, held: list[int]) -> str:
+        """Return `path` if it is fixed, else one by a descriptor, put in `held`.
+
+        It is what `word` resolves to; what is wrong is told of the word.
+        """
         trusted = trust.trusted_users()
         way = path.split("/")[1:]
         directory = os.open("/", _HOLD)
@@ -71,7 +75,7 @@ class Beneath:
                 entry = os.fstat(found)
                 if stat.S_ISLNK(entry.st_mode):
                     os.close(found)
-                    raise Differs(f"{path} was exchanged while it was judged")
+                    raise Differs(f"{word!r} was exchanged while it was judged")
                 if status.st_mode & trust.OTHERS_WRITE:  # and sticky, else not fixed
                     fixed = fixed and entry.st_uid in trusted
                 if not way and not fixed and self.acts_on_name:
@@ -85,7 +89,7 @@ class Beneath:
             return f"{kept}." if stat.S_ISDIR(status.st_mode) else kept.rstrip("/")
         except OSError as error:
             raise Differs(
-                f"{path} cannot be held, and others may exchange it: {error.strerror}"
+                f"{word!r} cannot be held, and others may exchange it: {error.strerror}"
             ) from None
         finally:
             os.close(directory)
@@ -103,7 +107,7 @@ class File(Beneath):
         """Return the word to run; see `patterns.Exactly.accept`."""
         if word != self.directory:
             raise Differs(f"{word!r} is not {self.directory!r}")
-        return self._hold(trust.resolve(word), held)
+        return self._hold(word, trust.resolve(word), held)
 
     def __repr__(self) -> str:
         return repr(self.directory)

@@ -318,9 +318,13 @@ def _let_go(begun: Future[tuple[Process, Exchange]]) -> None:
 
 
 def _has_started(line: socket.socket) -> bool:
-    """Wait until a command has started; return False if it will not."""
+    """Wait until a command is executed; return False if it will not.
+
+    The worker says that there is a child.  The end comes when execve has closed the
+    child's copy.
+    """
     try:
-        return bool(line.recv(1))
+        return bool(line.recv(1)) and not line.recv(1)
     except ConnectionError:
         return False
 

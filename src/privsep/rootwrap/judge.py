@@ -232,11 +232,11 @@ def _executable(decider: Filter, match: Match, policy: Policy) -> Executable:
         executable = executables.find(decider.command, policy.directories)
     except Missing as why:
         if match.spelled is not None:
-            raise Differs(f"{match.spelled}: {why}") from None
+            raise Differs(f"{match.spelled!r}: {why}") from None
         raise
     if match.spelled is not None and not executable.is_at(match.spelled):
         executable.close()
-        raise Differs(f"{match.spelled} is another file than {executable.path}")
+        raise Differs(f"{match.spelled!r} is another file than {executable.path}")
     return executable
 
 

@@ -68,7 +68,8 @@ def check(pid: int, program: Executable) -> None:
         return
     if status.st_nlink == 0 and name == program.resolved + _DELETED:
         return
-    raise Differs(f"process {pid} runs {name}, not {program.resolved}")
+    # Not what it runs: the caller may not be able to see that.
+    raise Differs(f"process {pid} does not run {program.resolved}")
 
 
 def signal_number(word: str) -> int:

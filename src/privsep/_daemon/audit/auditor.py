@@ -159,7 +159,8 @@ class Auditor:
     def turned_away(self, sender: Credentials | None, reason: str) -> None:
         """Record that the supervisor itself refused a client."""
         peer = (0, 0, 0) if sender is None else sender
-        message = PEER.pack(*peer) + reason.encode()[:TEXT_SIZE]
+        message = PEER.pack(*peer)
+        message += reason.encode("utf-8", "backslashreplace")[:TEXT_SIZE]
         try:
             self._refusals.send(message, socket.MSG_DONTWAIT)
         except OSError:

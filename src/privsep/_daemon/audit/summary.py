@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from privsep._boundary.callables import innermost
 from privsep._daemon.audit.messages import TEXT_SIZE
 
 if TYPE_CHECKING:
@@ -38,14 +39,11 @@ _SECRET = (
 
 def secret_places(function: Callable[..., object]) -> frozenset[int]:
     """Return which arguments of a function are secrets, by their places."""
-    while (wrapped := getattr(function, "__wrapped__", None)) is not None:
-        function = wrapped
-    code = getattr(function, "__code__", None)
-    if code is None:  # a class, or what is written in C
+    found = innermost(function)
+    if found is None:  # what is written in C
         return frozenset()
-    names: tuple[str, ...] = code.co_varnames[: code.co_argcount]
-    if getattr(function, "__self__", None) is not None:  # a method's first is given
-        names = names[1:]
+    inner, given = found
+    names = inner.__code__.co_varnames[given : inner.__code__.co_argcount]
     return frozenset(place for place, name in enumerate(names) if _is_secret(name))
 
 
