@@ -12,10 +12,10 @@ import pwd
 import sys
 
 from privsep._daemon import main as daemon
-from privsep._start import helper
-from privsep._start.judge import set_deadline
+from privsep._start import helper, judge
 from privsep._wire.descriptors import peer_credentials, peer_groups
 from privsep.context import MAX_WORKERS, Context
+from privsep.errors import PrivsepError
 from privsep.rootwrap import config, log
 from privsep.rootwrap.errors import BadPolicy
 from privsep.rootwrap.judge import BAD_POLICY, User
@@ -48,7 +48,7 @@ def main() -> NoReturn:
     if len(sys.argv) != 2:  # noqa: PLR2004
         log.say("usage: privsep-rootwrap-daemon CONFIG (privsep.rootwrap.Client)")
         sys.exit(BAD_POLICY)
-    set_deadline(_DEADLINE)
+    judge.set_deadline(_DEADLINE)
     try:
         policy = config.load(sys.argv[1])
     except BadPolicy as error:
@@ -67,6 +67,11 @@ def main() -> NoReturn:
         return _context(policy, caller)
 
     control = helper.control_socket()
+    try:
+        judge.Caller(control)
+    except PrivsepError as error:
+        log.say(str(error))
+        sys.exit(BAD_POLICY)
     caller = Caller(peer_credentials(control), peer_groups(control))
     daemon.run(
         control,
