@@ -300,6 +300,25 @@ def test_ctrl_c_ends_the_call_and_not_the_daemon(
     assert service.echo("next") == "next"
 
 
+def test_ctrl_c_while_the_thread_of_the_log_starts_leaves_one(
+    start: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = start("single")
+    before = threading.active_count()
+    start_thread = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        monkeypatch.undo()
+        start_thread(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        service.echo(1)
+    assert service.echo(2) == 2
+    assert threading.active_count() == before + 1
+
+
 @contextmanager
 def storm() -> Generator[list[int]]:
     """SIGALRM every millisecond, to a handler that returns."""

@@ -73,14 +73,14 @@ class LogReader:
         with self._starting:
             if self._thread is not None:
                 return
-            thread = threading.Thread(
+            # Noted first: a signal's handler may raise when it has started already.
+            self._thread = threading.Thread(
                 target=self._run, name=self._logger.name, daemon=True
             )
             try:
-                thread.start()
+                self._thread.start()
             except RuntimeError:
-                return
-            self._thread = thread
+                self._thread = None
 
     def leave(self) -> None:
         """Leave reading to the parent: this process is a forked child."""
@@ -100,9 +100,11 @@ class LogReader:
                 except OSError:  # the reader has closed it
                     pass
         self.start()
-        if self._thread is None:
-            self._run()
-        elif self._thread is not threading.current_thread():
+        if self._thread is threading.current_thread():
+            return
+        if self._thread is None or self._thread.ident is None:
+            self._run()  # no thread, or a signal's handler has kept it from starting
+        else:
             self._thread.join(timeout)
 
     def _run(self) -> None:
