@@ -49,13 +49,13 @@ def main() -> NoReturn:
         set_deadline(said.deadline)
         if caller is None:
             caller = Caller(_socket_by_path())
-        judge(caller, said, sys.argv[1])
+        gate = judge(caller, said, sys.argv[1])
         from privsep._start import helper  # noqa: PLC0415 - now it is judged
     except (PrivsepError, OSError) as error:
         if caller is None:
             _end(str(error))
         caller.refuse(str(error))
-    helper.serve_judged(sys.argv[2], said)
+    helper.serve_judged(sys.argv[2], said, gate)
 
 
 def _take_over() -> None:

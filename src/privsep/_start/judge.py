@@ -195,13 +195,16 @@ class Caller:
         os._exit(1)
 
 
-def judge(caller: Caller, said: rules.Rules, program: str) -> None:
+def judge(caller: Caller, said: rules.Rules, program: str) -> Gate:
     """Look at who calls, and at whose this program is, before more of it is loaded.
 
     Args:
         caller: who calls.
         said: what root says of the context.
         program: the path of the launcher.
+
+    Returns:
+        What looks at each import from now on.
 
     Raises:
         PrivsepError: the start is refused.
@@ -217,6 +220,7 @@ def judge(caller: Caller, said: rules.Rules, program: str) -> None:
     _read_site(gate)
     if gate.refused is not None:  # and site went on
         raise gate.refused
+    return gate
 
 
 def _read_site(gate: Gate) -> None:
