@@ -236,9 +236,9 @@ def doas_rule(
     with etc_locked(fcntl.LOCK_EX):  # doas has one file for all
         before = _DOAS_CONF.read_bytes() if _DOAS_CONF.exists() else None
 
-        def allow(variable: str) -> None:
+        def allow(variable: str, settings: str = "") -> None:
             rule = (
-                f"permit nopass {unprivileged_user} as root "
+                f"permit nopass {settings}{unprivileged_user} as root "
                 f"cmd {public_python.launcher} args {variable}\n"
             )
             _DOAS_CONF.write_text(rule)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -114,3 +115,56 @@ def test_workers_of_an_unprivileged_user_do_not_survive_the_daemon(
         """,
     )
     assert lines == ["gone"]
+
+
+def test_a_helper_of_privsep_knows_who_called(
+    run_client: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """It serves nobody else; other commands do not know."""
+    names = ("privsep-helper", "other")
+    for name in names:
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\nenv | grep ^SUDO_ | sort\n")
+        program.chmod(0o755)
+    lines = run_client(
+        [f"{name}: CommandFilter, {tmp_path / name}, root" for name in names],
+        """
+        import os, sys
+        from privsep.rootwrap import Client
+        *command, place = sys.argv[1:]
+        with Client(["sudo", "-n", *command]) as client:
+            for name in ("privsep-helper", "other"):
+                said = client.execute([f"{place}/{name}"]).stdout
+                sudos = f"SUDO_GID={os.getgid()}\\nSUDO_UID={os.getuid()}\\n"
+                print(said == sudos, said == "")
+        """,
+        str(tmp_path),
+    )
+    assert lines == ["True False", "False True"]
+
+
+def test_the_listener_of_a_service_is_not_written_to(
+    run_client: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    """As if root could be had to say something to it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(f"\0{tmp_path}")
+        listener.listen()
+        lines = run_client(
+            [],
+            """
+            import socket, subprocess, sys
+            *command, name = sys.argv[1:]
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as ours:
+                ours.connect("\\0" + name)
+                done = subprocess.run(
+                    ["sudo", "-n", *command], stdin=ours, stderr=subprocess.PIPE
+                )
+            print(done.returncode, b"the control socket is uid 0's" in done.stderr)
+            """,
+            str(tmp_path),
+        )
+        theirs, _ = listener.accept()
+        with theirs:
+            assert theirs.recv(1) == b""
+    assert lines == ["97 True"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _ctypes
 import contextlib
 import importlib.util
 import os
 import py_compile
+import shutil
 import stat
 import zipfile
 from pathlib import Path
@@ -130,6 +132,17 @@ def _imported(field: Field) -> Placed:
     return Placed(other)
 
 
+def _linked_library(field: Field) -> Placed:
+    """A shared library, as an extension module may be linked with one."""
+    own = _ctypes.__file__
+    library = field.packages / f"{field.module}_library.so"
+    shutil.copy(own, library)
+    field.give(library)
+    load = f"import _ctypes; _ctypes.dlopen({str(library)!r}, 0)\n"
+    (field.packages / f"{field.module}.py").write_text(load + HONEST)
+    return Placed(library)
+
+
 def _pth(text: str, *, owned: bool) -> Callable[[Field], Placed]:
     def place(field: Field) -> Placed:
         field.plant(f"{field.module}.py", HONEST + field.evil)
@@ -222,6 +235,7 @@ _FILES: dict[str, Callable[[Field], Placed]] = {
     "a compiled module": _compiled,
     "a package before the module": _package,
     "what the module imports": _imported,
+    "a library that something is linked with": _linked_library,
     "a .pth file with a path": _pth("{home}\n", owned=True),
     "a .pth file with code": _pth("import os; {evil}\n", owned=True),
     "a .pth file of root's with a path": _pth("{home}\n", owned=False),

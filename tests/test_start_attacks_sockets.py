@@ -27,7 +27,7 @@ import scripts
 from privsep._start.meeting import Meeting
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
 
 __all__ = ["exact_rule", "field", "gives_nothing", "logged_input"]
@@ -97,6 +97,37 @@ def test_the_listener_of_a_service_is_not_written_to(
             os.seteuid(field.user.pw_uid)
         with theirs:
             assert not field.outcome(process, theirs).ready
+
+
+@pytest.mark.parametrize("setting", ["", "keepenv "])
+def test_the_listener_of_a_service_is_not_written_to_by_way_of_doas(
+    field: Field, doas_rule: Callable[[str, str], None], tmp_path: Path, setting: str
+) -> None:
+    doas_rule(field.name, setting)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(f"\0{tmp_path}")
+        listener.listen()
+        with (
+            field.as_user(),
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as ours,
+        ):
+            ours.connect(f"\0{tmp_path}")
+            theirs, _ = listener.accept()
+            os.seteuid(0)
+            done = subprocess.run(
+                ["doas", "-n", field.python.launcher, field.name],
+                stdin=ours.fileno(),
+                capture_output=True,
+                env=os.environ | {"SUDO_UID": "0", "SUDO_GID": "0"},
+                user=field.user.pw_uid,
+                group=field.user.pw_gid,
+                extra_groups=[],
+                text=True,
+                check=False,
+            )
+        with theirs:
+            assert theirs.recv(1) == b""
+    assert f"DOAS_USER is {field.user.pw_name}" in done.stderr
 
 
 @pytest.mark.usefixtures("exact_rule")
@@ -193,11 +224,12 @@ def test_a_path_without_end_is_not_read_to_its_end(field: Field) -> None:
 
 
 @contextlib.contextmanager
-def _listening(path: Path, uid: int) -> Generator[socket.socket]:
-    """Listen as `uid` at a path; the directory may be anybody's."""
+def _listening(path: Path, uid: int, owner: int) -> Generator[socket.socket]:
+    """Listen as `uid` at a path that is the owner's; the directory may be anybody's."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(path))
         path.chmod(0o777)
+        os.chown(path, owner, -1)
         os.seteuid(uid)
         try:
             listener.listen()
@@ -215,7 +247,7 @@ def test_a_socket_where_somebody_else_listens_is_not_spoken_to(
     field: Field, way: str, whose: str, tmp_path: Path
 ) -> None:
     place = field.home / "control"
-    with _listening(place, pwd.getpwnam(whose).pw_uid) as listener:
+    with _listening(place, pwd.getpwnam(whose).pw_uid, field.user.pw_uid) as listener:
         link = field.home / "link"
         link.symlink_to(place)
         said = place if way == "it itself" else link
@@ -274,13 +306,26 @@ def _hanging_up(listener: socket.socket) -> Generator[None]:
 
 
 @pytest.mark.usefixtures("exact_rule")
+def test_nobody_comes_to_a_socket_that_another_user_made(field: Field) -> None:
+    """Its mode keeps the caller from it, and would not keep root."""
+    place = field.home / "control"
+    nobody = pwd.getpwnam("nobody").pw_uid
+    with _listening(place, nobody, nobody) as listener:
+        place.chmod(0o600)
+        assert not _answer(field, f"{place}\n".encode()).ready
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+@pytest.mark.usefixtures("exact_rule")
 def test_a_race_for_the_path_gets_no_word_said_to_another_s_listener(
     field: Field,
 ) -> None:
     own, others, place = (field.home / name for name in ("own", "others", "control"))
     with (
-        _listening(others, 0) as victim,
-        _listening(own, field.user.pw_uid) as listener,
+        _listening(others, 0, field.user.pw_uid) as victim,
+        _listening(own, field.user.pw_uid, field.user.pw_uid) as listener,
         _hanging_up(listener),
         _flipping(place, [own, others]),
     ):
@@ -302,7 +347,7 @@ def test_a_path_that_only_root_could_open_is_not_opened(
     hidden = field.marks.parent / "hidden"
     hidden.mkdir(mode=0o700)
     try:
-        with _listening(hidden / "control", field.user.pw_uid):
+        with _listening(hidden / "control", *[field.user.pw_uid] * 2):
             outcome = _answer(field, f"{hidden}/control\n".encode())
     finally:
         hidden.rmdir()

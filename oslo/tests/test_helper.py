@@ -72,9 +72,89 @@ def test_the_helper_serves_none_but_whoever_called_sudo(place: Path) -> None:
             "--privsep_sock_path",
             path,
         )
-        done = _helper(*words, SUDO_UID="12345")
-    assert done.returncode == 1
-    assert "SUDO_UID is 12345" in done.stderr
+        done = _helper(*words, SUDO_UID="12345", SUDO_GID="12345")
+        assert done.returncode == 1
+        _check_nobody_came(listener)
+
+
+def _check_nobody_came(listener: socket.socket) -> None:
+    listener.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+
+
+@needs_root
+@pytest.mark.parametrize("variables", [{}, {"SUDO_UID": "65533", "SUDO_GID": "65533"}])
+def test_the_helper_does_not_come_to_a_socket_that_another_user_made(
+    place: Path, variables: dict[str, str]
+) -> None:
+    """Its mode keeps the caller from it, and would not keep root."""
+    listener, path = _listen(place)
+    place.chmod(0o755)
+    os.chown(path, 65534, 65534)
+    os.chmod(path, 0o600)
+    with listener:
+        words = ("--privsep_context", "os.path", "--privsep_sock_path", path)
+        done = _helper(*words, **variables)
+        assert done.returncode == 1
+        assert "is not a socket that uid" in done.stderr
+        _check_nobody_came(listener)
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["there", "missing"])
+def test_the_helper_does_not_tell_what_is_in_a_directory_that_its_caller_cannot_enter(
+    place: Path, name: str
+) -> None:
+    hidden = place / "hidden"
+    hidden.mkdir(mode=0o700)
+    (hidden / "there").touch()
+    place.chmod(0o755)
+    listener, path = _listen(place)
+    os.chown(path, 65534, 65534)
+    os.setegid(65534)
+    os.seteuid(65534)
+    listener.listen()  # what the kernel notes of it
+    os.seteuid(0)
+    os.setegid(0)
+    caller = {"SUDO_UID": "65534", "SUDO_GID": "65534"}
+    with listener:
+        words = ("--privsep_context", "os.path", "--privsep_sock_path")
+        done = _helper(*words, str(hidden / name), **caller)
+        assert f"Permission denied: '{hidden / name}'" in done.stderr
+        _helper(*words, path, "--config-file", str(hidden / name), **caller)
+        control, _ = listener.accept()
+        with control:
+            said = control.recv(64 * 1024)
+    assert f"--config-file {hidden / name}: Permission denied".encode() in said
+
+
+@needs_root
+def test_the_helper_opens_no_device_that_a_configuration_file_leads_to(
+    place: Path,
+) -> None:
+    """The open alone may do something; this one makes a terminal."""
+    listener, path = _listen(place)
+    link = place / "link"
+    link.symlink_to("/dev/ptmx")
+    os.chown(place, 65534, 65534)
+    trace = place / "trace"
+    helper = Path(environments.python("ours")).with_name("privsep-helper")
+    tracing = ("strace", "-f", "-e", "trace=openat", "-o", str(trace))
+    words = ("--privsep_context", "os.path", "--privsep_sock_path", path)
+    with listener:
+        subprocess.run(
+            [*tracing, helper, *words, "--config-file", str(link)],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        control, _ = listener.accept()
+        with control:
+            assert b"it is no file" in control.recv(64 * 1024)
+    opened = [line for line in trace.read_text().splitlines() if str(link) in line]
+    assert opened
+    assert all("O_PATH" in line for line in opened)
 
 
 @pytest.mark.parametrize(

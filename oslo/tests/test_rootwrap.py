@@ -40,6 +40,25 @@ def test_a_console_script_of_a_service_runs_rootwrap(place: Path) -> None:
 
 
 @needs_root
+def test_a_signal_after_the_command_has_ended_is_for_no_process(place: Path) -> None:
+    """Its pid may be another's by then."""
+    config = _policy(place, "true")
+    script = """
+import os, signal, sys
+from oslo_rootwrap import cmd
+def wait(pid, options, wait=os.waitpid):
+    ended = wait(pid, options)
+    os.kill = lambda *words: print("kill", *words)
+    signal.raise_signal(signal.SIGTERM)
+    return ended
+os.waitpid = wait
+cmd.main()
+"""
+    words = ("-c", script, str(config), "true")
+    assert environments.finish(environments.begin("ours", *words)) == ""
+
+
+@needs_root
 def test_commands_of_several_threads_run_at_once_by_rootwraps_daemon(
     place: Path,
 ) -> None:

@@ -7,18 +7,24 @@ is judged but the standard library and what stands beside this and `privsep._sta
 
 from __future__ import annotations
 
-import _socket
 import os
 import stat
 import sys
 
 from oslo_privsep._words import Words
 from privsep._start import rules
-from privsep._start.judge import Caller, judge, replace_closed_streams, set_deadline
+from privsep._start.judge import (
+    Caller,
+    connect,
+    judge,
+    replace_closed_streams,
+    set_deadline,
+)
 from privsep.errors import PrivsepError
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
+    import _socket
     from typing import NoReturn
 
     from privsep._start.rules import Rules
@@ -61,9 +67,8 @@ def _connect_in_child(path: str) -> _socket.socket:
 
 
 def _connect(path: str) -> _socket.socket:
-    control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
-        control.connect(path)
+        control = connect(path)
         Caller(control)
     except (OSError, PrivsepError) as error:
         sys.stderr.write(f"privsep-helper: --privsep_sock_path {path}: {error}\n")

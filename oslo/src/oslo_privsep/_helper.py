@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from oslo_privsep import _options, _settings
 from privsep._daemon import main as engine
 from privsep._lockdown.capability_names import mask
+from privsep._start.judge import Caller
 from privsep.context import begin_loading
 from privsep.errors import StartError
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from oslo_privsep._engine import Engine
     from oslo_privsep._words import Words
+    from privsep._start.judge import Rights
     from privsep._start.rules import Rules
 
 
@@ -40,17 +42,21 @@ def serve(wanted: Words, control: int, said: Rules | None) -> NoReturn:
 
     """
     environment = tuple(os.environ)
-    engine.run(
-        socket.socket(fileno=control),
-        partial(_load, wanted, environment, said),
-    )
+    sock = socket.socket(fileno=control)
+    rights = Caller(sock).rights()
+    engine.run(sock, partial(_load, wanted, rights, environment, said))
 
 
-def _load(wanted: Words, environment: tuple[str, ...], said: Rules | None) -> Engine:
+def _load(
+    wanted: Words,
+    rights: Rights,
+    environment: tuple[str, ...],
+    said: Rules | None,
+) -> Engine:
     """Import the context and read its options; the surroundings are clean."""
     begin_loading()
     _options.begin_daemon()
-    files = _settings.read_files(wanted.places)
+    files = _settings.read_files(wanted.places, rights)
     _Configuration(files).wait()
     from oslo_privsep import _engine  # noqa: PLC0415 - the parent need not wait for it
     from oslo_privsep.priv_context import PrivContext  # noqa: PLC0415

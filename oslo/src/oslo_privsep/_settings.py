@@ -21,6 +21,8 @@ from privsep.errors import StartError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from privsep._start.judge import Rights
+
 #: what only a file of root's may set
 _ROOTS = ("user", "group", "capabilities", "hardening")
 _LARGEST = 16 * 1024 * 1024  # bytes of a file
@@ -53,30 +55,36 @@ class _Unusual(Exception):
     """What only oslo.config reads exactly."""
 
 
-def read_files(places: Iterable[tuple[str, bool]]) -> list[File]:
+def read_files(places: Iterable[tuple[str, bool]], rights: Rights) -> list[File]:
     """Read the files at `places`.
+
+    The caller need not be allowed to read them, but to reach them: else what is told of
+    a start says whether they are there.
 
     Args:
         places: the path of each, and whether that is a directory, whose ``*.conf`` are
             meant.
+        rights: the caller's.
 
     Raises:
         StartError: one cannot be read; the message does not hold what is in it.
 
     """
     return [
-        _read(path)
+        _read(path, rights)
         for place, is_directory in places
-        for path in (_paths_in(place) if is_directory else [place])
+        for path in (_paths_in(place, rights) if is_directory else [place])
     ]
 
 
-def _read(path: str) -> File:
+def _read(path: str, rights: Rights) -> File:
     try:
+        with rights:
+            held = os.open(path, os.O_PATH | os.O_CLOEXEC)
         try:
-            data, is_roots = trust.read_file(path), True
-        except Untrusted:
-            data, is_roots = _read_anybodys(path), False
+            data, is_roots = _contents(path, held)
+        finally:
+            os.close(held)
         return File(path, data.decode(), is_roots)
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not UTF-8"
@@ -84,16 +92,21 @@ def _read(path: str) -> File:
         raise StartError(msg) from None
 
 
-def _read_anybodys(path: str) -> bytes:
-    """Read a file that may be a trap: a fifo, a device, one without end."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(0, "it is no file")
-        return file.read(_LARGEST)
+def _contents(path: str, held: int) -> tuple[bytes, bool]:
+    """Return what is in a file, and whether it is root's alone.
+
+    It is held without having been opened: to open a device may do something.
+    """
+    if not stat.S_ISREG(os.fstat(held).st_mode):
+        raise OSError(0, "it is no file")
+    try:
+        return trust.read_file(path), True
+    except Untrusted:
+        with open(f"/proc/self/fd/{held}", "rb") as file:
+            return file.read(_LARGEST), False
 
 
-def _paths_in(directory: str) -> list[str]:
+def _paths_in(directory: str, rights: Rights) -> list[str]:
     """Return the paths of the ``*.conf`` in a directory, in their order.
 
     Raises:
@@ -101,7 +114,8 @@ def _paths_in(directory: str) -> list[str]:
 
     """
     try:
-        names = sorted(os.listdir(directory))
+        with rights:
+            names = sorted(os.listdir(directory))
     except OSError as error:
         msg = f"--config-dir {directory}: {error.strerror}"
         raise StartError(msg) from None

@@ -48,15 +48,16 @@ def main(run_daemon: bool = False) -> NoReturn:  # noqa: FBT001, FBT002 - as osl
             status = rootwrap.main(sys.argv[1:])
         finally:
             os._exit(status)
+    held = os.pidfd_open(child)  # its pid may be another's once it was waited for
     for number in _PASSED_ON:
-        signal.signal(number, lambda got, _: _send(child, got))
+        signal.signal(number, lambda got, _: _send(held, got))
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     sys.exit(status if status >= 0 else SIGNAL_BASE - status)
 
 
-def _send(child: int, number: int) -> None:
+def _send(held: int, number: int) -> None:
     try:
-        os.kill(child, number)
+        signal.pidfd_send_signal(held, number)
     except ProcessLookupError:  # it has ended
         pass
 

@@ -23,6 +23,8 @@ else:
 _KEPT = frozenset({b"LANG", b"LANGUAGE", b"TZ"})
 _KEPT_PREFIX = b"LC_"
 _IGNORED = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT)
+#: What a terminal stops with: by Ctrl-Z the caller would stop what he may not signal.
+STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _OF_THREADS = (32, 33)  # the C library's own: setuid() in all threads
 _TIOCNOTTY = 0x5422
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -51,11 +53,11 @@ def clean(control: int, *, forked: bool, limits: bool) -> dict[bytes, bytes]:
         What was removed from the environment, for variables to keep by name.
 
     """
-    _leave_session()
+    ignored = _IGNORED if _leave_session() else (*_IGNORED, *STOPS)
     os.chdir("/")
     os.umask(0o022)
     inherited = _clean_variables()
-    _reset_signals()
+    _reset_signals(ignored)
     if limits:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if forked:
@@ -92,18 +94,22 @@ def replace_descriptors(kept: set[int]) -> None:
     os.close(null)
 
 
-def _leave_session() -> None:
-    """Leave the starter's session, at least its terminal.
+def _leave_session() -> bool:
+    """Leave the starter's session, at least its terminal; return whether it is left.
 
     sudo (use_pty) makes the command the leader of a process group, which may not
-    begin a session; the one it is in is sudo's own.
+    begin a session; the one it is in is sudo's own.  A shell may make one of sudo,
+    which executes the command in its own place: then the terminal is the caller's, and
+    signals this group still.
     """
     if os.getpid() == os.getsid(0):
-        return
+        return True
     try:
         os.setsid()
     except PermissionError:
         _leave_terminal()
+        return False
+    return True
 
 
 def _leave_terminal() -> None:
@@ -127,7 +133,7 @@ def _clean_variables() -> dict[bytes, bytes]:
     return removed
 
 
-def _reset_signals() -> None:
+def _reset_signals(to_ignore: tuple[int, ...]) -> None:
     """Default handling, nothing blocked; what Python ignores stays ignored.
 
     That is SIGPIPE, and SIGXFSZ: writing beyond a limit shall fail and not kill.
@@ -140,10 +146,10 @@ def _reset_signals() -> None:
     )
     for number in range(1, signal.NSIG):
         changed = ignored | caught
-        if number in _IGNORED:
+        if number in to_ignore:
             changed = ~ignored
         if changed >> (number - 1) & 1 and number not in _OF_THREADS:
-            ignore = number in _IGNORED
+            ignore = number in to_ignore
             signal.signal(number, signal.SIG_IGN if ignore else signal.SIG_DFL)
     if blocked:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from privsep._daemon.audit.auditor import Auditor
     from privsep._daemon.listener import Listener
     from privsep.context import Context, Entry
+else:
+    import _socket as socket  # without enum and selectors: 4 ms
 
 
 def run(
@@ -44,6 +46,7 @@ def run(
     load: Callable[[], Context],
     *,
     forked: bool = False,
+    shared: bool = False,
     drop: bool = True,
     idle_timeout: float = FOREVER,
 ) -> NoReturn:
@@ -55,6 +58,8 @@ def run(
         control: the daemon's end of the first client's control socket.
         load: called when the surroundings are clean; imports what is needed.
         forked: as of `environment.clean`.
+        shared: the caller, who has fewer privileges, has that very socket, too; a
+            deadline has begun.
         drop: give up what the context does not need.  Not so for rootwrap, whose
             commands are to have all that the daemon was started with.
         idle_timeout: seconds after which a daemon ends that runs no call.
@@ -62,13 +67,14 @@ def run(
     """
     try:
         inherited = environment.clean(control.fileno(), forked=forked, limits=drop)
-        starter.end_with(control)
+        if not shared:
+            starter.end_with(control)
         loaded = _load(load, inherited)
         if loaded.context.bounds_programs:
             _refuse_clients_uid(loaded.ids.uid, control)
         locked = _lock_down(loaded, drop=drop)
         starter.outlive(control)
-        control.send(_ready(locked))
+        control.send(_ready(locked), socket.MSG_DONTWAIT)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is told
         fail(control, error)
 
@@ -313,7 +319,7 @@ def fail(control: socket.socket, error: BaseException) -> NoReturn:
     half = REPLY_SIZE // 3
     reply = [Reply.FAILED, message[:half], text[-half:]]
     try:
-        control.send(Encoder().encode(reply))
+        control.send(Encoder().encode(reply), socket.MSG_DONTWAIT)
     except OSError as trouble:
         sys.stderr.write(f"{message}\n{text}\n{trouble}\n")
     os._exit(1)

@@ -1,8 +1,13 @@
 """The starter while the daemon starts: it ends with it, and gives up with it.
 
 Runs in the privileged process, from its first step until it is ready.  An import
-may hang for ever, and behind sudo nobody else may kill the daemon; so the kernel
-is asked to, with SIGIO, when the starter closes its end of the control socket.
+may hang for ever, so the kernel is asked to kill, with SIGIO, when the starter closes
+its end of the control socket.
+
+Who has the very open file description that was given an owner (F_SETOWN) chooses the
+signal and the moment, with the rights of whoever set the owner: fcntl(2).  So one that
+came from an unprivileged caller gets none, and a deadline ends what hangs; and none
+keeps its owner.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ def outlive(control: socket.socket) -> None:
     Nor at the deadline that the helper of ``sudo`` began with.
     """
     signal.setitimer(signal.ITIMER_REAL, 0)
+    fcntl.fcntl(control, fcntl.F_SETOWN, 0)
     _signal_on_events(control, wanted=False)
     if os.getpid() == 1:
         signal.signal(signal.SIGIO, signal.SIG_DFL)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from time import monotonic
 
+from privsep._daemon.environment import STOPS
 from privsep._daemon.output import LogLine, OutputPipe
 from privsep._lockdown import attributes
 from privsep._wire import descriptors
@@ -205,7 +206,7 @@ def _child(
         os.setpgid(0, 0)
         attributes.die_with(worker.supervisor)
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM):
+        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM, *STOPS):
             signal.signal(number, signal.SIG_DFL)
         for descriptor, output in enumerate(worker.outputs, start=1):
             os.dup2(output.writer, descriptor)

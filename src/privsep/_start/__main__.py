@@ -19,7 +19,13 @@ import stat
 import sys
 
 from privsep._start import rules
-from privsep._start.judge import Caller, judge, replace_closed_streams, set_deadline
+from privsep._start.judge import (
+    Caller,
+    connect,
+    judge,
+    replace_closed_streams,
+    set_deadline,
+)
 from privsep.errors import PrivsepError
 
 TYPE_CHECKING = False  # not typing's: that is 5 ms
@@ -43,13 +49,13 @@ def main() -> NoReturn:
         set_deadline(said.deadline)
         if caller is None:
             caller = Caller(_socket_by_path())
-        judge(caller, said, sys.argv[1])
+        gate = judge(caller, said, sys.argv[1])
         from privsep._start import helper  # noqa: PLC0415 - now it is judged
     except (PrivsepError, OSError) as error:
         if caller is None:
             _end(str(error))
         caller.refuse(str(error))
-    helper.serve_judged(sys.argv[2], said)
+    helper.serve_judged(sys.argv[2], said, gate)
 
 
 def _take_over() -> None:
@@ -74,12 +80,9 @@ def _control_socket() -> _socket.socket:
 def _socket_by_path() -> _socket.socket:
     """Connect to where the caller listens, as standard input says.
 
-    That is a pipe where sudo logs what is typed.  The path is opened with the caller's
-    own rights, so nothing can be learnt or reached by it that he could not anyway; then
-    it is connected to as root, as he expects.
+    That is a pipe where sudo logs what is typed.
     """
-    ids = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
-    if not all(map(str.isdecimal, ids)):
+    if "SUDO_UID" not in os.environ:
         _end(_NO_SOCKET)
     os.write(2, _WAITING)
     path = b""
@@ -89,29 +92,11 @@ def _socket_by_path() -> _socket.socket:
         if not piece or len(path) > _LONGEST_PATH:
             _end(f"{_NO_SOCKET}, and says no path of one")
     try:
-        held = _open_as(int(ids[0]), int(ids[1]), path[:-1])
-        control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        control.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
-        control.connect(f"/proc/self/fd/{held}")
-        os.close(held)
-    except (OSError, ValueError) as error:  # a NUL in the path
-        _end(f"there is no control socket of uid {ids[0]} at its path: {error}")
+        control = connect(path[:-1])
+    except (OSError, PrivsepError, ValueError) as error:  # a NUL in the path
+        _end(f"there is no control socket at the path that was said: {error}")
     os.dup2(control.fileno(), 0)
     return control
-
-
-def _open_as(uid: int, gid: int, path: bytes) -> int:
-    """Return a descriptor of a file that may be of any kind, opened by another user."""
-    before = os.getgroups(), os.getegid(), os.geteuid()
-    os.setgroups(())
-    os.setegid(gid)
-    os.seteuid(uid)
-    try:
-        return os.open(path, os.O_PATH | os.O_CLOEXEC)
-    finally:
-        os.seteuid(before[2])
-        os.setegid(before[1])
-        os.setgroups(before[0])
 
 
 def _end(reason: str) -> NoReturn:

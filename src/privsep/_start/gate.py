@@ -67,6 +67,21 @@ class Gate:
             origin = getattr(module, "__file__", None)
             if isinstance(origin, str):
                 self._check_if_there(origin)
+        self.check_mapped()
+
+    def check_mapped(self) -> None:
+        """Look at what is in memory of files: shared libraries, too.
+
+        Raises:
+            Untrusted, OSError: as `check_loaded`.
+
+        """
+        with open("/proc/self/maps", "rb") as file:
+            lines = file.read().splitlines()
+        # What no file has is named by no path; proc_pid_maps(5).
+        paths = {line[line.index(b"/") :] for line in lines if b" /" in line}
+        for path in paths:
+            self._check_if_there(os.fsdecode(path))
 
     def check(self, path: str) -> None:
         """Look at a file, and at whether somebody could put another in its place.

@@ -16,21 +16,29 @@ if TYPE_CHECKING:
     import socket
     from typing import NoReturn
 
+    from privsep._start.gate import Gate
     from privsep._start.rules import Rules
     from privsep.context import Context
 else:
     import _socket as socket  # without enum and selectors: 4 ms
 
 
-def serve_judged(variable: str, said: Rules) -> NoReturn:
+def serve_judged(variable: str, said: Rules, gate: Gate) -> NoReturn:
     """Be the daemon, started by ``sudo``, after `privsep._start.__main__` let it.
 
     Args:
         variable: ``MODULE:CONTEXT``.
         said: what root says of it.
+        gate: has looked at what was imported, but not at what that is linked with.
 
     """
-    daemon.run(control_socket(), lambda: find_judged(variable, said))
+
+    def load() -> Context:
+        context = find_judged(variable, said)
+        gate.check_mapped()
+        return context
+
+    daemon.run(control_socket(), load, shared=True)
 
 
 def find_judged(variable: str, said: Rules) -> Context:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import stat
 import struct
 
 from privsep._start.gate import Gate
@@ -16,6 +17,7 @@ from privsep.errors import PrivsepError
 TYPE_CHECKING = False  # not typing's: that is 5 ms
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Iterable
     from typing import NoReturn
 
     from privsep._start import rules
@@ -29,7 +31,12 @@ _MOST_WORDS = 16 * 1024  # bytes
 
 
 def set_deadline(seconds: float) -> None:
-    """End this process after so long, whatever signals the caller blocks or ignores."""
+    """End this process after so long, whatever signals the caller blocks or ignores.
+
+    Nor shall Ctrl-Z on his terminal hold it: what is stopped does not end.
+    """
+    for number in (_signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU):
+        _signal.signal(number, _signal.SIG_IGN)
     _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGALRM,))
     _signal.setitimer(_signal.ITIMER_REAL, seconds)
@@ -44,6 +51,102 @@ def replace_closed_streams() -> None:
             os.open("/dev/null", os.O_RDWR)
 
 
+def named() -> tuple[int, int, str]:
+    """Return uid and gid of who called, and what says so.
+
+    That is what sudo or doas has set.  Without either, nobody else has called than whom
+    this process is itself.  Where both are set, they must agree: the caller may have
+    got one of them through.
+
+    Raises:
+        PrivsepError: they do not agree, or are no users.
+
+    """
+    found = []
+    if "SUDO_UID" in os.environ:
+        ids = os.environ["SUDO_UID"], os.environ.get("SUDO_GID", "")
+        if not all(map(str.isdecimal, ids)):
+            msg = f"SUDO_UID is {ids[0]!r} and SUDO_GID {ids[1]!r}: sudo sets numbers"
+            raise PrivsepError(msg)
+        found.append((int(ids[0]), int(ids[1]), f"SUDO_UID is {ids[0]}"))
+    if "DOAS_USER" in os.environ:
+        import pwd  # noqa: PLC0415 - for doas only
+
+        user = os.environ["DOAS_USER"]
+        try:
+            entry = pwd.getpwnam(user)
+        except KeyError:
+            raise PrivsepError(f"DOAS_USER is {user}: there is no such user") from None
+        says = f"DOAS_USER is {user} (uid {entry.pw_uid})"
+        found.append((entry.pw_uid, entry.pw_gid, says))
+    if not found:
+        says = f"no SUDO_UID or DOAS_USER is there: only uid {os.getuid()} may call"
+        return os.getuid(), os.getgid(), says
+    if found[0][0] != found[-1][0]:
+        raise PrivsepError(f"{found[0][2]}, and {found[-1][2]}: who has called?")
+    return found[0]
+
+
+class Rights:
+    """Those of a user, for what is done in a ``with``."""
+
+    def __init__(self, uid: int, gid: int, groups: Iterable[int]) -> None:
+        self._wanted = uid, gid, list(groups)
+        self._own = os.geteuid(), os.getegid(), os.getgroups()
+
+    def __enter__(self) -> None:
+        """Take them, unless this process is the user.
+
+        Raises:
+            PermissionError: it may not become another.
+
+        """
+        uid, gid, groups = self._wanted
+        if uid == self._own[0]:
+            return
+        os.setgroups(groups)
+        os.setegid(gid)
+        os.seteuid(uid)
+
+    def __exit__(self, *_: object) -> None:
+        """Take back the own ones."""
+        uid, gid, groups = self._own
+        if uid == self._wanted[0]:
+            return
+        os.seteuid(uid)
+        os.setegid(gid)
+        os.setgroups(groups)
+
+
+def connect(path: str | bytes) -> _socket.socket:
+    """Return a socket that is connected to where the caller listens.
+
+    The path is opened with his own rights, so that nothing is learnt by it that he
+    could not learn anyway.  It is connected to with those of this process, as he
+    expects, but only if he made the socket: whose it is otherwise is not even told that
+    somebody came.  Who listens is `Caller`'s to judge.
+
+    Raises:
+        PrivsepError: it is no socket of his.
+        OSError: as open(2) and connect(2).
+        ValueError: a NUL in the path.
+
+    """
+    uid, gid, _ = named()
+    with Rights(uid, gid, ()):
+        held = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        status = os.fstat(held)
+        if not stat.S_ISSOCK(status.st_mode) or status.st_uid != uid:
+            raise PrivsepError(f"it is not a socket that uid {uid}, who called, made")
+        control = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        control.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+        control.connect(f"/proc/self/fd/{held}")
+    finally:
+        os.close(held)
+    return control
+
+
 class Caller:
     """Who made the other end of the control socket, as the kernel says.
 
@@ -51,7 +154,7 @@ class Caller:
         control: it.
 
     Raises:
-        PrivsepError: that is not whom sudo names.
+        PrivsepError: that is not who called, see `named`.
 
     """
 
@@ -60,10 +163,13 @@ class Caller:
         size = _CREDENTIALS.size
         option = control.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, size)
         _, self.uid, self.gid = _CREDENTIALS.unpack(option)
-        named = os.environ.get("SUDO_UID", str(self.uid))
-        if named != str(self.uid):
-            msg = f"the control socket is uid {self.uid}'s, and SUDO_UID is {named}"
-            raise PrivsepError(msg)
+        uid, _, says = named()
+        if uid != self.uid:
+            raise PrivsepError(f"the control socket is uid {self.uid}'s, and {says}")
+
+    def rights(self) -> Rights:
+        """Return what it may."""
+        return Rights(self.uid, self.gid, self.groups())
 
     def groups(self) -> frozenset[int]:
         """Return its groups, by number; of more than 256, the first alone."""
@@ -89,13 +195,16 @@ class Caller:
         os._exit(1)
 
 
-def judge(caller: Caller, said: rules.Rules, program: str) -> None:
+def judge(caller: Caller, said: rules.Rules, program: str) -> Gate:
     """Look at who calls, and at whose this program is, before more of it is loaded.
 
     Args:
         caller: who calls.
         said: what root says of the context.
         program: the path of the launcher.
+
+    Returns:
+        What looks at each import from now on.
 
     Raises:
         PrivsepError: the start is refused.
@@ -111,6 +220,7 @@ def judge(caller: Caller, said: rules.Rules, program: str) -> None:
     _read_site(gate)
     if gate.refused is not None:  # and site went on
         raise gate.refused
+    return gate
 
 
 def _read_site(gate: Gate) -> None:

@@ -12,9 +12,10 @@ import pwd
 import sys
 
 from privsep._daemon import main as daemon
-from privsep._start import helper
+from privsep._start import helper, judge
 from privsep._wire.descriptors import peer_credentials, peer_groups
 from privsep.context import MAX_WORKERS, Context
+from privsep.errors import PrivsepError
 from privsep.rootwrap import config, log
 from privsep.rootwrap.errors import BadPolicy
 from privsep.rootwrap.judge import BAD_POLICY, User
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from privsep.rootwrap.policy import Policy
 
 _OTHERS_WRITE = 0o022
+_DEADLINE = 60.0  # seconds of a start: as long as its client waits
 #: What judging and running load when they need it: here before the first fork.
 _MODULES = (
     "privsep._lockdown.attributes",
@@ -46,6 +48,7 @@ def main() -> NoReturn:
     if len(sys.argv) != 2:  # noqa: PLR2004
         log.say("usage: privsep-rootwrap-daemon CONFIG (privsep.rootwrap.Client)")
         sys.exit(BAD_POLICY)
+    judge.set_deadline(_DEADLINE)
     try:
         policy = config.load(sys.argv[1])
     except BadPolicy as error:
@@ -64,10 +67,16 @@ def main() -> NoReturn:
         return _context(policy, caller)
 
     control = helper.control_socket()
+    try:
+        judge.Caller(control)
+    except PrivsepError as error:
+        log.say(str(error))
+        sys.exit(BAD_POLICY)
     caller = Caller(peer_credentials(control), peer_groups(control))
     daemon.run(
         control,
         load,
+        shared=True,
         drop=False,
         # None would be a daemon that ends before its first call.
         idle_timeout=max(policy.daemon_timeout, 1),

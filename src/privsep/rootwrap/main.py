@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from privsep.rootwrap import config, log
+from privsep.rootwrap import callers, config, log
 from privsep.rootwrap.errors import BadPolicy
 from privsep.rootwrap.judge import BAD_POLICY, NO_COMMAND, judge
 from privsep.rootwrap.run import run
@@ -65,6 +65,7 @@ def _run(words: Sequence[str], policy: Policy) -> int:
         return BAD_POLICY
     log.record_verdict(policy, verdict)
     if verdict.allowed:
+        callers.tell(verdict, callers.own())
         try:
             run(verdict, policy.descriptors)
         except OSError as error:

@@ -15,7 +15,7 @@ from privsep._lockdown.attributes import die_with
 from privsep._wire.frames import HEADER, Kind
 from privsep._wire.open_files import Fd
 from privsep.errors import Refused
-from privsep.rootwrap import log
+from privsep.rootwrap import callers, log
 from privsep.rootwrap.errors import BadPolicy
 from privsep.rootwrap.judge import BAD_POLICY, judge
 from privsep.rootwrap.launch import launch
@@ -41,6 +41,11 @@ class Caller:
 
     def __init__(self, credentials: Credentials, groups: set[int]) -> None:
         self._ids = credentials.uid, credentials.gid, [*groups]
+        #: what sudo would say of it
+        self.variables = {
+            "SUDO_UID": str(credentials.uid),
+            "SUDO_GID": str(credentials.gid),
+        }
         self._supervisor = os.getpid()
 
     def enter(self, directory: int) -> None:
@@ -151,6 +156,7 @@ class Service:
             return None, BAD_POLICY
         with verdict:
             log.record_verdict(self._policy, verdict)
+            callers.tell(verdict, self._caller.variables)
             pid = launch(verdict, streams, self._policy) if verdict.allowed else None
             return pid, verdict.status
 
