@@ -130,6 +130,29 @@ def test_the_listener_of_a_service_is_not_written_to_by_way_of_doas(
     assert f"DOAS_USER is {field.user.pw_name}" in done.stderr
 
 
+@pytest.mark.parametrize("made_it", [True, False])
+def test_whom_pkexec_names_must_have_made_the_socket(
+    field: Field, made_it: bool
+) -> None:
+    """Root stands in for pkexec, which asks a daemon of the system."""
+    uid = field.user.pw_uid if made_it else pwd.getpwnam("nobody").pw_uid
+    ours, daemons = field.pair()
+    with ours, daemons:
+        process = subprocess.Popen(
+            [field.python.launcher, field.name],
+            stdin=daemons.fileno(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={"PATH": os.environ["PATH"], "PKEXEC_UID": str(uid)},
+            start_new_session=True,
+        )
+        daemons.close()
+        outcome = field.outcome(process, ours)
+    assert outcome.ready == made_it
+    if not made_it:
+        assert f"PKEXEC_UID is {uid}" in outcome.said
+
+
 @pytest.mark.usefixtures("exact_rule")
 def test_datagrams_that_wait_before_the_start_are_no_harm(field: Field) -> None:
     ours, daemons = field.pair()

@@ -54,9 +54,9 @@ def replace_closed_streams() -> None:
 def named() -> tuple[int, int, str]:
     """Return uid and gid of who called, and what says so.
 
-    That is what sudo or doas has set.  Without either, nobody else has called than whom
-    this process is itself.  Where both are set, they must agree: the caller may have
-    got one of them through.
+    That is what sudo (run0, too), doas or pkexec has set.  Without any, nobody else has
+    called than whom this process is itself.  Where several are set, they must agree:
+    the caller may have got one of them through.
 
     Raises:
         PrivsepError: they do not agree, or are no users.
@@ -69,22 +69,33 @@ def named() -> tuple[int, int, str]:
             msg = f"SUDO_UID is {ids[0]!r} and SUDO_GID {ids[1]!r}: sudo sets numbers"
             raise PrivsepError(msg)
         found.append((int(ids[0]), int(ids[1]), f"SUDO_UID is {ids[0]}"))
-    if "DOAS_USER" in os.environ:
-        import pwd  # noqa: PLC0415 - for doas only
-
-        user = os.environ["DOAS_USER"]
-        try:
-            entry = pwd.getpwnam(user)
-        except KeyError:
-            raise PrivsepError(f"DOAS_USER is {user}: there is no such user") from None
-        says = f"DOAS_USER is {user} (uid {entry.pw_uid})"
-        found.append((entry.pw_uid, entry.pw_gid, says))
+    found += [
+        _user_of(name, os.environ[name])
+        for name in ("DOAS_USER", "PKEXEC_UID")
+        if name in os.environ
+    ]
     if not found:
-        says = f"no SUDO_UID or DOAS_USER is there: only uid {os.getuid()} may call"
+        names = "SUDO_UID, DOAS_USER or PKEXEC_UID"
+        says = f"no {names} is there: only uid {os.getuid()} may call"
         return os.getuid(), os.getgid(), says
-    if found[0][0] != found[-1][0]:
-        raise PrivsepError(f"{found[0][2]}, and {found[-1][2]}: who has called?")
+    for other in found:
+        if other[0] != found[0][0]:
+            raise PrivsepError(f"{found[0][2]}, and {other[2]}: who has called?")
     return found[0]
+
+
+def _user_of(variable: str, value: str) -> tuple[int, int, str]:
+    """Return uid and gid of the user whose name or uid `value` is."""
+    import pwd  # noqa: PLC0415 - not for sudo
+
+    try:
+        if variable == "PKEXEC_UID":
+            entry = pwd.getpwuid(int(value))
+        else:
+            entry = pwd.getpwnam(value)
+    except (KeyError, ValueError, OverflowError):
+        raise PrivsepError(f"{variable} is {value}: there is no such user") from None
+    return entry.pw_uid, entry.pw_gid, f"{variable} is {value} (uid {entry.pw_uid})"
 
 
 class Rights:

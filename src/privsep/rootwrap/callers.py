@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from privsep.rootwrap.judge import Verdict
 
 _DAEMONS = frozenset(("privsep-helper", "privsep-daemon", "privsep-rootwrap-daemon"))
-_VARIABLES = ("SUDO_UID", "SUDO_GID", "DOAS_USER")
+_VARIABLES = ("SUDO_UID", "SUDO_GID", "DOAS_USER", "PKEXEC_UID")
 
 
 def own() -> dict[str, str]:
