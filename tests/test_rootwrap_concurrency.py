@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
 from commanding import (
@@ -23,12 +24,17 @@ from commanding import (
     valid_arguments,
     wait_until_gone,
 )
+from observe import WITHIN
 from procfs import children
 from test_monkey_patched import EVENTLET, GEVENT
 from wrapping import NOT_ALLOWED
 
 import privsep
 import scripts
+from privsep.rootwrap import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["held", "own", "said"]
 
@@ -122,6 +128,29 @@ def test_commands_run_in_an_event_loop(own: Shared) -> None:
         assert await process.await_() == -signal.SIGKILL
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("look", [Process.wait, Process.poll])
+def test_a_task_waits_for_the_command_whose_end_a_thread_takes(
+    own: Shared, look: Callable[[Process], object]
+) -> None:
+    def take_the_end(process: Process) -> None:
+        while process.returncode is None:
+            look(process)
+
+    async def main() -> None:
+        for _ in range(20):
+            read_end, write_end = os.pipe()
+            process = own.client.popen(["cat"], stdin=read_end)
+            waiting = asyncio.create_task(process.await_())
+            taking = asyncio.create_task(asyncio.to_thread(take_the_end, process))
+            await asyncio.sleep(0)
+            os.close(read_end)
+            os.close(write_end)
+            assert await waiting == 0
+            await taking
+
+    asyncio.run(asyncio.wait_for(main(), WITHIN))
 
 
 def test_a_timeout_in_an_event_loop_kills_the_command(own: Shared, said: Fifo) -> None:

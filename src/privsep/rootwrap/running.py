@@ -14,12 +14,15 @@ import signal
 import struct
 import subprocess
 import threading
+from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from privsep._client.readiness import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -51,6 +54,7 @@ class Process:
         self._lock = threading.Lock()  #: of whoever waits for the reply
         #: of whoever signals: the channel is another command's after the reply
         self._signalling = threading.RLock()
+        self._wakers: list[Callable[[], object]] = []  #: of the tasks that wait
 
     def poll(self) -> int | None:
         """Return `returncode`, having looked whether the command has ended.
@@ -82,13 +86,35 @@ class Process:
                     return self.finish()
             finally:
                 self._lock.release()
+                if self._call is None:
+                    self._wake()
         raise subprocess.TimeoutExpired(list(self.args), timeout or 0)
 
     async def await_(self) -> int:
-        """Wait as `wait` does, and let the event loop run meanwhile."""
-        while (status := self.poll()) is None:
-            await _readable(self._call)
-        return status
+        """Wait as `wait` does, and let the event loop of asyncio run meanwhile.
+
+        Raises:
+            DaemonGone, WorkerDied: as `poll`.
+
+        """
+        come = asyncio.Event()
+        wake = partial(asyncio.get_running_loop().call_soon_threadsafe, come.set)
+        self._wakers.append(wake)
+        try:
+            while True:
+                come.clear()
+                status = self.poll()
+                if status is not None:
+                    return status
+                await _readable(self._call, come)
+        finally:
+            self._wakers.remove(wake)
+
+    def _wake(self) -> None:
+        """Have the tasks look that wait: what they wait for a thread has taken."""
+        for wake in self._wakers.copy():
+            with suppress(RuntimeError):  # its loop is closed
+                wake()
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the command; none if it has ended.
@@ -210,17 +236,17 @@ def _is_readable(call: PendingCall, until: float) -> bool:
         return bool(wait_until(selector, until))
 
 
-async def _readable(call: PendingCall | None) -> None:
-    """Wait until the reply may have begun to come.
+async def _readable(call: PendingCall | None, come: asyncio.Event) -> None:
+    """Wait until the reply may have begun to come, or `come` is set by who takes it.
 
-    By a descriptor of its own: the loop has one waiter for each, and another thread may
-    take the reply first.
+    By a descriptor of its own: the loop has one waiter for each.
     """
-    if call is None:
+    try:
+        descriptor = os.dup(-1 if call is None else call.fileno())
+    except OSError:  # it is being taken
+        await come.wait()
         return
     loop = asyncio.get_running_loop()
-    come = asyncio.Event()
-    descriptor = os.dup(call.fileno())
     loop.add_reader(descriptor, come.set)
     try:
         await come.wait()
