@@ -10,7 +10,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -289,7 +288,7 @@ class Started:
     ) -> None:
         self.booted = booted
         self.service = os.path.basename(service_of(f"started:{name}"))
-        self._python = python
+        self.python = python
         self._name = name
         self._user = user
 
@@ -297,7 +296,7 @@ class Started:
         """Have its entrypoint attempt something, for a user; see `started`."""
         path = self.booted.path(f"started:{self._name}")
         words = [repr(each) for each in attempts]
-        return self._python.begin(_ATTEMPTS, self._name, path, *words, user=self._user)
+        return self.python.begin(_ATTEMPTS, self._name, path, *words, user=self._user)
 
     def attempt(self, *attempts: tuple[object, ...]) -> list[object]:
         """Return what comes of attempts."""
@@ -434,7 +433,7 @@ if os.fork() == 0:
     os.closerange(0, 3)
     sock.accept()
 """
-    started.booted.do(sys.executable, "-c", listens)
+    started.booted.do(started.python.executable, "-c", listens)
     assert started.attempt(("connect", address)) == [None]
 
 
