@@ -276,6 +276,53 @@ def test_root_of_a_user_namespace_makes_bridges_mounts_and_names(
     assert lines == ["True", "0 0", "privsep-host", f"False {outside}", "False"]
 
 
+def test_a_daemon_in_a_user_namespace_has_the_namespaces_that_were_asked_for(
+    public_python: PublicPython, unprivileged_user: str
+) -> None:
+    lines = public_python.run(
+        """
+        import os, service
+        started = service.services["spacious"]
+        for options in ({}, {"namespaces": ["net", "ipc"]}):
+            started.context.start("userns", **options)
+            print(*(
+                name
+                for name in ("user", "net", "mnt", "pid", "uts", "ipc")
+                if started.run_program("readlink", f"/proc/self/ns/{name}").strip()
+                != os.readlink(f"/proc/self/ns/{name}")
+            ))
+            started.context.stop()
+        """,
+        user=unprivileged_user,
+    )
+    assert lines == ["user net mnt pid uts ipc", "user net ipc"]
+
+
+def test_in_a_user_namespace_the_supervisor_is_init_and_one_id_is_mapped(
+    public_python: PublicPython, unprivileged_user: str
+) -> None:
+    lines = public_python.run(
+        """
+        import service
+        started = service.services["spacious"]
+        started.context.start("userns")
+        print(started.run_program("sh", "-c", '''
+            grep ^PPid: /proc/$PPID/status
+            mount -t tmpfs none /mnt; touch /mnt/file
+            chown 0:0 /mnt/file && echo root
+            chown 1:1 /mnt/file 2>&1
+            cat /proc/self/setgroups
+        '''), end="")
+        started.context.stop()
+        """,
+        user=unprivileged_user,
+    )
+    assert lines[0] == "PPid:\t1"
+    assert lines[1] == "root"
+    assert "Invalid argument" in lines[2]
+    assert lines[3] == "deny"
+
+
 # -- auto ----------------------------------------------------------------------
 
 
