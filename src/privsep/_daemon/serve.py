@@ -201,7 +201,7 @@ class Service:
                 name = bytes(name)
             entry = self._table.get(name)
             if entry is None:  # there is none, or a module is imported to find it
-                slot.begin(timeout if timeout >= 0 else FOREVER)
+                slot.begin(timeout if timeout > 0 else FOREVER)
                 entry = self._table[name]
             limit = entry.limit
             slot.begin(timeout if 0 <= timeout < limit else limit)
