@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from listening import Manager, make_etc, manage, own_mounts, public_path
+from public_python import etc_locked
 
 from privsep._lockdown import landlock
 
@@ -56,14 +58,15 @@ def examine(
         become: Sequence[str] = become,
     ) -> Answer:
         command = [*before, *become, public_python.command, "doctor", variable]
-        first, second = (
-            Answer(
-                subprocess.run(
-                    [*command, *more], capture_output=True, text=True, check=False
+        with etc_locked(fcntl.LOCK_SH):  # what root says shall be the same for both
+            first, second = (
+                Answer(
+                    subprocess.run(
+                        [*command, *more], capture_output=True, text=True, check=False
+                    )
                 )
+                for more in ([], ["--call"])
             )
-            for more in ([], ["--call"])
-        )
         # What a call comes to is what was said without one.
         assert first.works == second.works, second.text
         assert second.text.startswith(first.text)
