@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,6 +64,29 @@ def test_who_finds_a_reply_has_not_looked_in_vain_before(line: Line) -> None:
     line.look()
     line.frames.receive()
     assert line.look() == 2
+
+
+def test_a_reply_that_took_the_callers_own_processor_was_looked_for_in_vain(
+    line: Line,
+) -> None:
+    """Between two looks the worker has run: so it could not while one looked."""
+
+    class Switching(socket.socket):
+        looks = 0
+
+        def recv(self, *arguments: int) -> bytes:
+            self.looks += 1
+            if self.looks == 2:
+                begun = monotonic()
+                while monotonic() < begun + 20e-6:
+                    pass
+                line.answer()
+            return super().recv(*arguments)
+
+    with Switching(fileno=line.frames.sock.detach()) as switching:
+        line.frames = Frames(switching, 1024)
+        assert line.look() == 2
+        assert line.frames.receive() == (Kind.RET, b"reply")
 
 
 def test_nobody_looks_beside_another_call(line: Line) -> None:

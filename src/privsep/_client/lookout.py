@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from privsep._wire.frames import Frames
 
 _MOMENT = 100e-6  # seconds: waking both sides, and a function that does little
+_SWITCH = 5e-6  # seconds: two switches of a processor, and the least of a call
 _MOST_SKIPPED = 1024
 _READ = 8 * 1024
 _DONTWAIT = int(socket.MSG_DONTWAIT)
@@ -50,7 +51,7 @@ class Lookout:
                 learns.
 
         """
-        end = monotonic() + _MOMENT
+        looked_at = end = monotonic() + _MOMENT  # what is there at once came in time
         while len(self._channels) - len(self._idle) == 1:  # else others use the time
             try:
                 frames.rest = frames.sock.recv(_READ, _DONTWAIT)
@@ -60,10 +61,18 @@ class Lookout:
                 if error.errno != errno.EAGAIN:
                     return
             else:
-                self._in_vain = 0
+                # So late: the worker had this very processor in between.
+                if monotonic() - looked_at > _SWITCH:
+                    self._note_in_vain()
+                else:
+                    self._in_vain = 0
                 return
-            if monotonic() > end:
-                self._in_vain += 1
-                self.skipped = min(2**self._in_vain, _MOST_SKIPPED)
+            looked_at = monotonic()
+            if looked_at > end:
+                self._note_in_vain()
                 return
         self.skipped = _MOST_SKIPPED
+
+    def _note_in_vain(self) -> None:
+        self._in_vain += 1
+        self.skipped = min(2**self._in_vain, _MOST_SKIPPED)
