@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-    from privsep._client.lookout import Lookout
     from privsep._client.pool import Place
     from privsep._wire.frames import Beside
     from privsep.context import Context, Entry
@@ -76,7 +75,6 @@ class Channel:
         self.usable = True
         self.daemon_ended = False  #: which an answer that did not come has shown
         self.place: Place | None = None  #: in the pool, which frees it afterwards
-        self.lookout: Lookout | None = None  #: the pool's
         self.unanswered = False
         self._context = context
         self.sock = sock
@@ -120,13 +118,6 @@ class Channel:
         """
         event: _Event = self.begin(entry, args, kwargs, level, deadline, timeout)
         if event is None:
-            lookout = self.lookout
-            if lookout is None:
-                pass
-            elif lookout.skipped:
-                lookout.skipped -= 1
-            elif not self.frames.rest and self._timer.of_kernel:
-                lookout.look(self.frames)
             try:
                 event = self.frames.receive()
                 if event is not None and event[0] == Kind.RET:

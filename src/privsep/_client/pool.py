@@ -12,8 +12,6 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
-from privsep._client.lookout import Lookout
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -85,7 +83,6 @@ class Pool:
         self._places: weakref.WeakSet[Place] = weakref.WeakSet()  #: that are taken
         self._turns: deque[Turn] = deque()
         self._closed = False
-        self._lookout = Lookout(self._places, self.idle)
 
     def take(self, deadline: float) -> Channel | None:
         """Open a channel or wait for one; None if none came before `deadline`.
@@ -181,7 +178,6 @@ class Pool:
             self._free(place)
             raise
         channel.place = place
-        channel.lookout = self._lookout
         return channel
 
     def _hand_over(self, channel: Channel) -> bool:
