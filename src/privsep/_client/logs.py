@@ -66,21 +66,30 @@ class LogReader:
         return daemon_end
 
     def start(self) -> None:
-        """Begin to read, once; any thread may say so.  Where none can start, not yet.
+        """Begin to read, once; any thread may say so.
 
-        The daemon counts what it cannot send meanwhile.
+        Where there is no thread, or no descriptor, not yet: the daemon counts what it
+        cannot send meanwhile.
         """
         with self._starting:
             if self._thread is not None:
                 return
+            try:
+                selector = selectors.DefaultSelector()
+            except OSError:
+                return
             # Noted first: a signal's handler may raise when it has started already.
             self._thread = threading.Thread(
-                target=self._run, name=self._logger.name, daemon=True
+                target=self._run,
+                args=(selector,),
+                name=self._logger.name,
+                daemon=True,
             )
             try:
                 self._thread.start()
             except RuntimeError:
                 self._thread = None
+                selector.close()
 
     def leave(self) -> None:
         """Leave reading to the parent: this process is a forked child."""
@@ -103,17 +112,18 @@ class LogReader:
         if self._thread is threading.current_thread():
             return
         if self._thread is None or self._thread.ident is None:
-            self._run()  # no thread, or a signal's handler has kept it from starting
+            # No thread, or a signal's handler has kept it from starting.
+            self._run(selectors.DefaultSelector())
         else:
             self._thread.join(timeout)
 
-    def _run(self) -> None:
+    def _run(self, selector: selectors.BaseSelector) -> None:
         readers: dict[socket.socket, Callable[[], bool]] = {}
         if self._line is not None:
             readers[self._line] = partial(self._read_line, self._line)
         if self._stderr is not None:
             readers[self._stderr] = partial(self._read_stderr, self._stderr)
-        with selectors.DefaultSelector() as selector:
+        with selector:
             for sock in readers:
                 selector.register(sock, selectors.EVENT_READ)
             while selector.get_map():
