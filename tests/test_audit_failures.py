@@ -288,7 +288,8 @@ def test_on_a_full_disk_nothing_is_lost_unseen_and_it_goes_on_when_there_is_room
 
     def call_with_and_without_room() -> None:
         hide_mounts()
-        libc.mount("none", str(disk), "tmpfs", 0, "size=64k")
+        # Room for all that may wait in the queue when there is some again.
+        libc.mount("none", str(disk), "tmpfs", 0, "size=8m")
         service = audited(disk / "log" / "audit.jsonl", on_failure=on_failure)
         said = when_said("the audit cannot be written")
         fill(disk / "filler")

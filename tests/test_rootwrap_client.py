@@ -306,13 +306,15 @@ def test_a_timeout_ends_a_judge_that_finds_no_end(own: Shared) -> None:
     assert client.execute(["true"], timeout=ENDS_WITHIN).returncode == 0
 
 
-def test_an_interrupt_kills_the_command(own: Shared, said: Fifo) -> None:
+def test_an_interrupt_kills_the_command_that_is_waited_for(
+    own: Shared, said: Fifo
+) -> None:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
     def send() -> None:
         pids.append(int(said.read()))
-        wait_for_rest(os.getpid())  # while it is handed over, it is not killed
+        wait_for_rest(os.getpid())
         os.kill(os.getpid(), signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, interrupt)

@@ -27,7 +27,7 @@ import scripts
 from privsep._start.meeting import Meeting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["exact_rule", "field", "gives_nothing", "logged_input"]
@@ -78,55 +78,55 @@ def test_a_socket_that_root_made_is_not_written_to(field: Field) -> None:
     assert "is uid 0's, and SUDO_UID is " in outcome.said
 
 
-@pytest.mark.usefixtures("exact_rule")
-def test_the_listener_of_a_service_is_not_written_to(
+@pytest.fixture
+def line_to_a_service(
     field: Field, tmp_path: Path
-) -> None:
-    """As if root could be had to say something to it."""
+) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The attacker's connection to a service that is root's, and its other end."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(f"\0{tmp_path}")
         listener.listen()
-        with (
-            field.as_user(),
-            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as ours,
-        ):
-            ours.connect(f"\0{tmp_path}")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as ours:
+            with field.as_user():
+                ours.connect(f"\0{tmp_path}")
             theirs, _ = listener.accept()
-            os.seteuid(0)
-            process = field.launch(ours)
-            os.seteuid(field.user.pw_uid)
-        with theirs:
-            assert not field.outcome(process, theirs).ready
+            with theirs:
+                yield ours, theirs
+
+
+@pytest.mark.usefixtures("exact_rule")
+def test_the_listener_of_a_service_is_not_written_to(
+    field: Field, line_to_a_service: tuple[socket.socket, socket.socket]
+) -> None:
+    """As if root could be had to say something to it."""
+    ours, theirs = line_to_a_service
+    process = field.launch(ours)
+    ours.close()
+    assert not field.outcome(process, theirs).ready
 
 
 @pytest.mark.parametrize("setting", ["", "keepenv "])
 def test_the_listener_of_a_service_is_not_written_to_by_way_of_doas(
-    field: Field, doas_rule: Callable[[str, str], None], tmp_path: Path, setting: str
+    field: Field,
+    doas_rule: Callable[[str, str], None],
+    line_to_a_service: tuple[socket.socket, socket.socket],
+    setting: str,
 ) -> None:
     doas_rule(field.name, setting)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(f"\0{tmp_path}")
-        listener.listen()
-        with (
-            field.as_user(),
-            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as ours,
-        ):
-            ours.connect(f"\0{tmp_path}")
-            theirs, _ = listener.accept()
-            os.seteuid(0)
-            done = subprocess.run(
-                ["doas", "-n", field.python.launcher, field.name],
-                stdin=ours.fileno(),
-                capture_output=True,
-                env=os.environ | {"SUDO_UID": "0", "SUDO_GID": "0"},
-                user=field.user.pw_uid,
-                group=field.user.pw_gid,
-                extra_groups=[],
-                text=True,
-                check=False,
-            )
-        with theirs:
-            assert theirs.recv(1) == b""
+    ours, theirs = line_to_a_service
+    done = subprocess.run(
+        ["doas", "-n", field.python.launcher, field.name],
+        stdin=ours.fileno(),
+        capture_output=True,
+        env=os.environ | {"SUDO_UID": "0", "SUDO_GID": "0"},
+        user=field.user.pw_uid,
+        group=field.user.pw_gid,
+        extra_groups=[],
+        text=True,
+        check=False,
+    )
+    ours.close()
+    assert theirs.recv(1) == b""
     assert f"DOAS_USER is {field.user.pw_name}" in done.stderr
 
 

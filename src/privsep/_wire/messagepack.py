@@ -38,7 +38,7 @@ def _import_with_stand_ins() -> None:
         datetime = __import__("_datetime")
         sys.modules.update(collections=collections, datetime=datetime)
         __import__("msgpack")
-    except ImportError:  # other versions, which ask for more
+    except (AttributeError, ImportError):  # other versions, which ask for more
         pass
     finally:
         for name in _STAND_INS:
