@@ -146,27 +146,40 @@ def test_forks_at_any_moment_of_other_threads_calls_can_call(method: str) -> Non
 
 
 @pytest.mark.parametrize("sockets", ["channel", "fate line"])
+@pytest.mark.parametrize("step", ["opens", "closes"])
 def test_a_fork_while_another_thread_opens_a_channel_does_not_hide_its_end(
-    sockets: str, tmp_path: Path
+    sockets: str, step: str, tmp_path: Path
 ) -> None:
-    # The child is forked as soon as it can be after the sockets are made.
+    # The child is forked as soon as it can be: after the sockets are made, or while
+    # the daemon's ends are closed here, whose descriptor nobody knows of by then.
     lines = run(
         """
         import signal, socket, privsep
         from pathlib import Path
-        number, begun, never = int(sys.argv[2]), *sys.argv[3:]
+        number, step, begun, never = int(sys.argv[2]), *sys.argv[3:]
         os.mkfifo(begun)
         os.mkfifo(never)
-        made, forked = threading.Event(), threading.Event()
-        real, pairs = socket.socketpair, []
+        come, forked = threading.Event(), threading.Event()
+        times = []
+        def wait_for_fork():
+            times.append(None)
+            if len(times) == number:
+                come.set()
+                forked.wait(0.3)  # which another's lock may put off
+        real = socket.socketpair
         def socketpair(*arguments):
             pair = real(*arguments)
-            pairs.append(None)
-            if len(pairs) == number:
-                made.set()
-                forked.wait(0.3)  # which another's lock may put off
+            wait_for_fork()
             return pair
-        socket.socketpair = socketpair
+        def close(sock):
+            descriptor = sock.detach()
+            if descriptor >= 0:
+                wait_for_fork()
+                os.close(descriptor)
+        if step == "opens":
+            socket.socketpair = socketpair
+        else:
+            socket.socket._real_close = close
         outcome = []
         def call():
             try:
@@ -175,7 +188,7 @@ def test_a_fork_while_another_thread_opens_a_channel_does_not_hide_its_end(
                 outcome.append("told")
         caller = threading.Thread(target=call)
         caller.start()
-        made.wait()
+        come.wait()
         child = forks.Child(lambda: Path(never).read_text())
         forked.set()
         Path(begun).read_text()
@@ -189,6 +202,7 @@ def test_a_fork_while_another_thread_opens_a_channel_does_not_hide_its_end(
         """,
         "fork",
         {"channel": 2, "fate line": 3}[sockets],  # the first is the log line
+        step,
         tmp_path / "begun",
         tmp_path / "never",
     )

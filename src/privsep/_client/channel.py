@@ -16,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, cast
 
 from privsep import errors
+from privsep._client import forking
 from privsep._client.exceptions import rebuild
 from privsep._client.logs import handle_record
 from privsep._client.timer import Timer
@@ -96,8 +97,7 @@ class Channel:
     def close(self) -> None:
         """Close it here; the worker sees the end and goes."""
         self.usable = False
-        self.sock.close()
-        self.fate.close()
+        forking.close(self.sock, self.fate)
 
     def call(
         self,

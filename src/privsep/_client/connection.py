@@ -72,8 +72,11 @@ class Connection:
             raise BlockingIOError
         try:
             if not self._introduced:
-                with self._logs.open_line() as daemon_end:
+                daemon_end = self._logs.open_line()
+                try:
                     self._send(HELLO, [daemon_end.fileno()])
+                finally:
+                    forking.close(daemon_end)
                 self._introduced = True
         finally:
             self._introducing.release()
@@ -143,14 +146,13 @@ class Connection:
             self._introduce(deadline)
         ours, workers = forking.socket_pair()
         fate, supervisors = forking.socket_pair()
-        with workers, supervisors:
-            try:
-                ends = [workers.fileno(), supervisors.fileno()]
-                self._send(REQUEST, ends)
-            except BaseException:
-                ours.close()
-                fate.close()
-                raise
+        try:
+            self._send(REQUEST, [workers.fileno(), supervisors.fileno()])
+        except BaseException:
+            forking.close(ours, fate)
+            raise
+        finally:
+            forking.close(workers, supervisors)
         return Channel(ours, fate, self._context, self._logs.start)
 
     def _reap(self) -> None:

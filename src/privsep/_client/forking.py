@@ -49,6 +49,17 @@ def duplicate(sock: socket.socket) -> socket.socket:
     return second
 
 
+def close(*sockets: socket.socket) -> None:
+    """Close sockets, and let no other thread fork meanwhile.
+
+    A socket forgets its descriptor before that is closed: a child that is forked in
+    between would have it open, and nothing that knows of it.
+    """
+    with undivided:
+        for sock in sockets:
+            sock.close()
+
+
 def _in_child() -> None:
     for reference in list(_own):
         sock = reference()

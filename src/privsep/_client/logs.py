@@ -61,7 +61,7 @@ class LogReader:
         If there was no room for it, another is made.
         """
         if self._line is not None:
-            self._line.close()
+            forking.close(self._line)
         self._line, daemon_end = forking.socket_pair(socket.SOCK_SEQPACKET)
         return daemon_end
 
@@ -131,7 +131,7 @@ class LogReader:
                     sock = cast("socket.socket", key.fileobj)
                     if not readers[sock]():
                         selector.unregister(sock)
-                        sock.close()
+                        forking.close(sock)
         self._at_end()
 
     def _read_line(self, line: socket.socket) -> bool:

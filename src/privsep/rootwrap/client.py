@@ -221,7 +221,7 @@ class Client:
             with line, workers_line:
                 started = workers_line.fileno()
                 process = self._begin(words, [*streams, started], math.inf)
-                workers_line.close()
+                forking.close(workers_line)
                 if _has_started(line):
                     return process
             try:
