@@ -26,6 +26,7 @@ from observe import (
 )
 
 import privsep
+from privsep._client import channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,20 @@ if TYPE_CHECKING:
 
 __all__ = ["held"]
 
+#: Of what a test sees or is told once a worker is killed, or has been asked for.
+told = pytest.mark.usefixtures("what_became_is_told")
+
 LONG = 2 * WITHIN  #: seconds; what ends with it only has not been ended
+
+
+@pytest.fixture
+def what_became_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have callers wait for what became of a worker while the daemon stands still.
+
+    On a busy machine it may do so for the second that they would wait, and then
+    they know nothing.
+    """
+    monkeypatch.setattr(channel, "_FATE_TIMEOUT", WITHIN)
 
 
 def in_time(call: Callable[[], object]) -> None:
@@ -80,6 +94,7 @@ def test_an_overrunning_call_raises_calltimeout_which_is_a_timeouterror(
     assert monotonic() - begun > 0.25
 
 
+@told
 def test_an_overrunning_worker_is_gone_when_calltimeout_is_raised(
     start: Start, held: Fifo
 ) -> None:
@@ -105,6 +120,7 @@ def test_the_next_call_after_a_timeout_works(start: Start, name: str) -> None:
     assert service.patient_sleep(0) == "slept"
 
 
+@told
 def test_a_worker_that_ignores_and_blocks_all_signals_is_killed(
     start: Start, held: Fifo
 ) -> None:
@@ -113,6 +129,7 @@ def test_a_worker_that_ignores_and_blocks_all_signals_is_killed(
     assert not held.is_held()
 
 
+@told
 def test_a_worker_that_never_gives_up_the_interpreter_is_killed(
     start: Start, held: Fifo
 ) -> None:
@@ -157,6 +174,7 @@ def test_a_child_that_a_detaching_entrypoint_leaves_outlives_its_worker(
         child.wait_until_let_go()
 
 
+@told
 def test_a_child_that_an_overrunning_detaching_entrypoint_leaves_is_not_killed(
     start: Start, tmp_path: Path
 ) -> None:
@@ -205,6 +223,7 @@ def brisk_threads(start: Start) -> Workload:
     return service
 
 
+@told
 def test_a_thread_that_overruns_goes_on_and_the_error_says_so(
     brisk_threads: Workload, held: Fifo, tmp_path: Path
 ) -> None:
@@ -217,6 +236,7 @@ def test_a_thread_that_overruns_goes_on_and_the_error_says_so(
         held.wait_until_let_go()
 
 
+@told
 def test_the_worker_of_an_overrunning_thread_is_taken_until_it_ends(
     start: Start, held: Fifo, tmp_path: Path
 ) -> None:
@@ -323,6 +343,7 @@ def test_a_call_that_gets_no_worker_in_time_says_that_it_did_not_start(
         service.short_sleep(0)
 
 
+@told
 @pytest.mark.parametrize("name", ["lonely", "lonely-threads"])
 def test_a_call_of_another_process_that_gets_no_worker_says_so_too(
     start: Start, held: Fifo, tmp_path: Path, name: str
