@@ -224,6 +224,7 @@ def test_a_jammed_bell_does_not_keep_the_writer_from_its_signals(
             wait_for_line(service.path, "open")
         service.echo("afterwards")
     service.context.stop()
-    assert [x["arguments"] for x in read(service.path) if x["event"] == "call"] == [
-        "'afterwards'"
-    ]
+    # The end of the other's call may come as late as its worker gets a processor.
+    calls = [x for x in read(service.path) if x["event"] == "call"]
+    ours = [x["arguments"] for x in calls if x["entrypoint"] == "service.echo"]
+    assert ours == ["'afterwards'"]
