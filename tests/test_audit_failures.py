@@ -146,12 +146,18 @@ def _call_without_audit(service: Audited, on_failure: str, reason: str) -> None:
 
 @pytest.mark.parametrize("on_failure", ["report", "error"])
 def test_a_removed_directory_is_as_a_full_disk(
-    audited: Start, on_failure: str, caplog: pytest.LogCaptureFixture
+    audited: Start,
+    tmp_path: Path,
+    on_failure: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     service = audited(on_failure=on_failure)
     service.echo(1)
     wait_for_line(service.path, "call")
-    shutil.rmtree(service.path.parent)
+    # At once: in a directory that is emptied the writer would make the file again.
+    removed = tmp_path / "removed"
+    service.path.parent.rename(removed)
+    shutil.rmtree(removed)
     _call_without_audit(service, on_failure, "No such file or directory")
     service.context.stop()
     assert "the audit's file cannot be opened anew" in caplog.text
