@@ -11,7 +11,7 @@ import subprocess
 import privsep
 
 network = privsep.Context(
-    "network", capabilities=["CAP_NET_ADMIN"], timeout=5.0, workers=1
+    "network", capabilities=["CAP_NET_ADMIN"], timeout=30.0, workers=1
 )
 
 _child: subprocess.Popen[bytes] | None = None
