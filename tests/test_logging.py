@@ -72,6 +72,16 @@ class Recorder(logging.Handler):
         self.wait_until(found, f"no {text!r} came")
         return found()[0]
 
+    def wait_for_line(self, stream: str, text: str) -> None:
+        """Return when a line has come that was printed to one of the streams."""
+        begin, end = f"{stream} of ", f": {text}"
+        self.wait_until(
+            lambda: any(
+                m.startswith(begin) and m.endswith(end) for m in self.messages()
+            ),
+            f"no {text!r} came on {stream}",
+        )
+
     def wait_until(self, holds: Callable[[], object], otherwise: str) -> None:
         """Wait until something holds of the records; it is asked after each."""
         with self._come:
@@ -399,8 +409,7 @@ def test_a_few_hundred_lines_printed_at_once_are_all_logged(
     service = start(name)
     service.flood(300, "line")
     service.print_text("the end")
-    recorder.wait_for("stdout of")
-    recorder.wait_for("the end")
+    recorder.wait_for_line("stdout", "the end")
     lines = [m for m in recorder.messages() if m.endswith(": line")]
     assert len(lines) == 300
     assert not [m for m in recorder.messages() if "were dropped" in m]
@@ -414,7 +423,7 @@ def test_a_very_long_line_is_bounded(
     # Several times the bound, and less than the log line holds if nobody reads.
     service.write_bytes(1, b"y" * 50_000 + b"\n")
     service.print_text("the end")
-    recorder.wait_for("the end")
+    recorder.wait_for_line("stdout", "the end")
     for message in recorder.messages():
         assert len(message) < 10_000
     assert sum(message.count("y") for message in recorder.messages()) >= 8192
@@ -427,7 +436,7 @@ def test_binary_rubbish_is_logged_escaped_and_does_no_harm(
     service = start(name)
     service.write_bytes(2, bytes(range(256)) * 20 + b"\n")
     service.print_text("the end")
-    recorder.wait_for("the end")
+    recorder.wait_for_line("stderr", "the end")
     assert service.echo(1) == 1
     assert any(r"\xff" in message for message in recorder.messages())
 
