@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -124,11 +125,14 @@ def test_a_trivial_daemon_loads_few_modules(daemon: Daemon) -> None:
     assert len(modules) <= _MOST_MODULES
 
 
-def test_a_trivial_daemon_takes_little_memory(daemon: Daemon) -> None:
-    fields = {
-        name: int(daemon.status(name).split()[0])
-        for name in ("VmRSS", "RssAnon", "RssFile")
-    }
+@pytest.mark.usefixtures("daemon")
+def test_a_trivial_daemon_takes_little_memory() -> None:
+    # The first may have compiled what it imports, which takes memory of its own.
+    with closing(Daemon(trivial.context, _METHOD)) as second:
+        fields = {
+            name: int(second.status(name).split()[0])
+            for name in ("VmRSS", "RssAnon", "RssFile")
+        }
     print(", ".join(f"{name} {kilobytes} KiB" for name, kilobytes in fields.items()))
     assert (fields["RssAnon"] + fields["RssFile"]) * 1024 <= _MOST_RESIDENT
 
