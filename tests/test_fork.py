@@ -230,6 +230,40 @@ def test_a_fork_while_another_thread_starts_the_daemon_can_call(method: str) -> 
 
 
 @either_method
+def test_a_fork_while_another_thread_stops_does_not_keep_the_daemon(
+    method: str, tmp_path: Path
+) -> None:
+    lines = run(
+        """
+        import select
+        from pathlib import Path
+        never = sys.argv[2]
+        os.mkfifo(never)
+        poll = select.poll()
+        poll.register(os.pidfd_open(daemon()), select.POLLIN)
+        come, forked = threading.Event(), threading.Event()
+        pool = started.context.client.connection().pool
+        def close():  # the control socket is closed next
+            come.set()
+            forked.wait(0.3)  # which another's lock may put off
+        pool.close = close
+        stopping = threading.Thread(target=started.context.stop)
+        stopping.start()
+        come.wait()
+        child = forks.Child(lambda: Path(never).read_text())
+        forked.set()
+        print(bool(poll.poll(60_000)))
+        Path(never).write_text("")
+        child.result()
+        stopping.join()
+        """,
+        method,
+        tmp_path / "never",
+    )
+    assert lines == ["True"]
+
+
+@either_method
 def test_stop_in_the_child_leaves_the_parent_its_daemon(method: str) -> None:
     lines = run(
         """

@@ -113,11 +113,17 @@ class Client:
                 raise errors.StartError(msg)
 
     def stop(self, timeout: float = _STOP_TIMEOUT) -> None:
-        """Let go of the daemon; see `Context.stop`."""
-        with self._lock:
+        """Let go of the daemon; see `Context.stop`.
+
+        A child that another thread forks meanwhile shares the daemon, or has nothing
+        of it: with a control socket of which it does not know it would keep it.
+        """
+        with self._lock, forking.undivided:
             connection, self._connection = self._connection, None
             self._options = self.context.start_options
             self._started_by = ""
+            if connection is not None:
+                connection.let_go()
         if connection is not None:
             connection.close(timeout)
 

@@ -159,11 +159,15 @@ class Connection:
         if self._process is not None:
             self._process.wait(1.0)  # its sockets close before it can be reaped
 
+    def let_go(self) -> None:
+        """Let go of the daemon, which ends if nobody else holds it; do not wait."""
+        self.pool.close()
+        self._control.close()
+
     def close(self, timeout: float) -> None:
         """Let go of the daemon and wait until it has ended, `timeout` at most."""
         deadline = monotonic() + timeout
-        self.pool.close()
-        self._control.close()
+        self.let_go()
         ended = self._process is None or self._process.wait(timeout)
         if ended:
             self._logs.join(max(0.0, deadline - monotonic()))
