@@ -116,7 +116,7 @@ def test_a_program_that_the_overrunning_call_started_is_killed_too(
 def test_the_next_call_after_a_timeout_works(start: Start, name: str) -> None:
     service = start(name)
     with pytest.raises(privsep.CallTimeout):
-        service.sleep(0.6)
+        service.sleep(LONG)
     assert service.patient_sleep(0) == "slept"
 
 
