@@ -147,9 +147,13 @@ class InProcess(Connection):
         for worker in self._workers:
             worker.die()
 
+    def let_go(self) -> None:
+        """Close idle channels now, and the others when they come back."""
+        self.pool.close()
+
     def close(self, timeout: float) -> None:
         """Close idle channels, and wait for calls that run."""
         until = monotonic() + timeout
-        self.pool.close()
+        self.let_go()
         for worker in self._workers:
             worker.thread.join(max(0.0, until - monotonic()))
