@@ -18,13 +18,13 @@ from commanding import (
     Fifo,
     Shared,
     client,
-    daemon_of,
     held,
     own,
     said,
     shared,
     shell,
     wait_until_gone,
+    worker_of,
 )
 from observe import wait_for_rest
 from procfs import children
@@ -233,7 +233,7 @@ def test_a_signal_reaches_the_command(
 def test_a_command_is_executed_when_popen_returns(own: Shared, shell: str) -> None:
     """It is a process of its own before, of the worker's program."""
     for _ in range(20):
-        (worker,) = children(daemon_of(own.client))
+        worker = worker_of(own.client)
         process = own.client.popen([shell, "-c", "read x"], stdin=NEVER)
         (pid,) = children(worker)
         assert os.readlink(f"/proc/{pid}/exe") != os.readlink(f"/proc/{worker}/exe")
