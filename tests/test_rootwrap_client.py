@@ -32,10 +32,12 @@ from wrapping import BAD_POLICY, ENDS_WITHIN, NO_COMMAND, NO_EXECUTABLE, NOT_ALL
 
 import privsep
 import scripts
+from privsep._client.readiness import wait_until
 from privsep.rootwrap import Client, Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from selectors import BaseSelector
 
 __all__ = ["client", "held", "own", "said", "shared", "shell"]
 
@@ -299,8 +301,34 @@ def test_a_command_that_takes_too_long_is_killed_with_its_group(
         wait_until_gone(int(pid))
 
 
-def test_a_timeout_ends_a_judge_that_finds_no_end(own: Shared) -> None:
+def test_a_client_that_stands_still_is_late_and_kills_its_command_all_the_same(
+    own: Shared, monkeypatch: pytest.MonkeyPatch, said: Fifo, held: Fifo
+) -> None:
+    """The engine's deadline is not earlier: the command would outlive its worker."""
+
+    def wait_and_stand_still(selector: BaseSelector, deadline: float) -> object:
+        ready = wait_until(selector, deadline)
+        threading.Event().wait(1.5)
+        return ready
+
+    client = own.client
+    client.execute(["true"])
+    script = f"echo $$ > {said.path}; read x < {held.path}"
+    monkeypatch.setattr("privsep.rootwrap.client.wait_until", wait_and_stand_still)
+    for timeout in TIMEOUTS:
+        with pytest.raises(privsep.CallTimeout, match=f"did not end in {timeout:g} s"):
+            client.execute(["sh", "-c", script], timeout=timeout)
+        if said.has_come():
+            break
+    for pid in said.read().split():
+        wait_until_gone(int(pid))
+
+
+def test_a_timeout_ends_a_judge_that_finds_no_end(
+    own: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pattern that takes for ever holds one worker, for the caller's time."""
+    monkeypatch.setattr("privsep.rootwrap.running._GRACE", 0.1)
     client = own.client
     with pytest.raises(privsep.CallTimeout):
         client.execute(["slow", "a" * 64 + "b"], timeout=0.05)
