@@ -16,7 +16,7 @@ import pytest
 import target
 from conftest import METHOD
 from hostile import FATE, HEADER, OVERRAN, PROMPTLY, SEGMENTS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from large import MEBIBYTE, MOST
 
@@ -163,6 +163,7 @@ _small = st.recursive(
 
 
 @given(_small)
+@settings(deadline=None)  # how fast is not its business
 def test_large_values_anywhere_are_found_and_put_back(value: Any) -> None:
     """As if ten bytes were large."""
     with pytest.MonkeyPatch.context() as patch:
