@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import inspect
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -161,7 +162,8 @@ def need(*programs: str) -> None:
 def unprivileged_user() -> Iterator[str]:
     """The name of a user that exists as long as the session."""
     need("useradd", "userdel")
-    name = f"privsep-t{os.getpid()}"
+    # Not by the pid: a run that was cut off has left its user.
+    name = f"privsep-t{secrets.token_hex(4)}"
     _run("useradd", "--no-create-home", "--user-group", "--shell", "/bin/sh", name)
     yield name
     _run("userdel", name)
