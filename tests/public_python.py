@@ -178,17 +178,35 @@ def user_entry(unprivileged_user: str) -> pwd.struct_passwd:
 
 
 @contextmanager
+def _locked(directory: str, how: int) -> Generator[None]:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+_holds_etc: list[int] = []
+
+
+@contextmanager
 def etc_locked(how: int) -> Generator[None]:
     """Take /etc for oneself (LOCK_EX), or keep others from doing so (LOCK_SH).
 
-    What it says holds for all that run beside this.
+    What it says holds for all that run beside this.  Who holds it already goes on.
     """
-    etc = os.open("/etc", os.O_RDONLY)
-    try:
-        fcntl.flock(etc, how)
+    if _holds_etc:
+        assert how in (fcntl.LOCK_SH, *_holds_etc), "it is shared: wait for none"
         yield
-    finally:
-        os.close(etc)
+        return
+    with ExitStack() as stack:
+        # In turn: or those who share it would keep out for ever who wants it alone.
+        with _locked("/", fcntl.LOCK_EX):
+            stack.enter_context(_locked("/etc", how))
+        _holds_etc.append(how)
+        stack.callback(_holds_etc.clear)
+        yield
 
 
 @contextmanager
