@@ -166,6 +166,10 @@ def unprivileged_user() -> Iterator[str]:
     name = f"privsep-t{secrets.token_hex(4)}"
     _run("useradd", "--no-create-home", "--user-group", "--shell", "/bin/sh", name)
     yield name
+    if rules := [*_SUDOERS.glob(f"{name}*")]:
+        with etc_locked(fcntl.LOCK_EX):  # none starts by sudo meanwhile
+            for rule in rules:
+                rule.unlink()
     _run("userdel", name)
 
 
@@ -211,7 +215,23 @@ def etc_locked(how: int) -> Generator[None]:
 
 @contextmanager
 def sudoers(name: str, *lines: str) -> Generator[None]:
-    """Have sudo read these lines."""
+    """Have sudo read these lines.
+
+    Args:
+        name: of the file; it begins as the unprivileged user's.
+        lines: the rules and settings.
+
+    """
+    _write_sudoers(name, *lines)
+    try:
+        yield
+    finally:
+        # It stays, empty, as long as the user: a sudo that reads the directory just
+        # now would complain of a file that has gone.
+        _write_sudoers(name)
+
+
+def _write_sudoers(name: str, *lines: str) -> None:
     file = _SUDOERS / name
     draft = file.with_suffix(".draft")  # sudo reads no name with a dot
     try:
@@ -219,10 +239,8 @@ def sudoers(name: str, *lines: str) -> Generator[None]:
         draft.chmod(0o440)
         _run("visudo", "-c", "-f", str(draft))
         draft.rename(file)
-        yield
     finally:
         draft.unlink(missing_ok=True)
-        file.unlink(missing_ok=True)
 
 
 @pytest.fixture
