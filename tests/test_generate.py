@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -13,6 +13,7 @@ import generated_files
 import pytest
 from generated_files import files_of, needs, options_of, service_of
 from listening import public_path
+from public_python import etc_locked, sudoers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,11 +67,8 @@ def test_what_is_generated_for_sudoers_lets_the_user_start_that_daemon_only(
     public_python: PublicPython,
     unprivileged_user: str,
 ) -> None:
-    file = Path("/etc/sudoers.d") / unprivileged_user
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440)
-    try:
-        with open(descriptor, "w") as opened:
-            opened.write(generate("sudoers", "network"))
+    rule = generate("sudoers", "network").splitlines()
+    with etc_locked(fcntl.LOCK_SH), sudoers(unprivileged_user, *rule):
         lines = public_python.run(
             START_AND_CALL, '["sudo", "-n"]', user=unprivileged_user
         )
@@ -82,8 +80,6 @@ def test_what_is_generated_for_sudoers_lets_the_user_start_that_daemon_only(
             check=True,
         )
         assert listed.stdout.count("NOPASSWD:") == 1
-    finally:
-        file.unlink()
 
 
 @needs("doas")

@@ -22,11 +22,11 @@ from listening import (
     greeting,
     manage,
     needs_root,
-    own_mounts,
     public_path,
     reach,
 )
 from observe import Fifo, Release
+from own_etc import own_mounts
 from service import Service, services
 
 import privsep
