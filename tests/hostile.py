@@ -212,11 +212,18 @@ class Daemon:
     def open_line(self, *, keep: bool = False) -> Line:
         """Ask for a worker; `keep` copies of the daemon's ends."""
         line = Line()
-        self._lines.append(line)
-        self.send(REQUEST, [line.workers, line.supervisors])
+        self.ask_for_worker(line)
         if not keep:
             line.let_go()
         return line
+
+    def ask_for_worker(self, line: Line) -> None:
+        """Ask for a worker for a line, on which something may have been sent.
+
+        While others wait, a worker to whom nothing comes for a moment goes again.
+        """
+        self._lines.append(line)
+        self.send(REQUEST, [line.workers, line.supervisors])
 
     def name(self, function: str) -> bytes:
         return f"{self._module}.{function}".encode()
