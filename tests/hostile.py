@@ -279,6 +279,15 @@ class Daemon:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return len(children.split())
 
+    def wait_for_workers(self, count: int) -> None:
+        """Return when there are so many: a thread is told to have ended before it has.
+
+        What goes on at the deadline has too many, or too few.
+        """
+        end = monotonic() + PROMPTLY
+        while self.workers() != count:
+            assert monotonic() < end, self.workers()
+
     def descriptors(self) -> int | None:
         """Return how many descriptors the daemon has open; None if that is hidden.
 

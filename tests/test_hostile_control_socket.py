@@ -334,7 +334,7 @@ def test_hundreds_of_requests_are_bounded_and_answered(
         answers.add(line.read_fate()[0])
         line.close()
     assert answers == {TOO_MANY}
-    assert daemon.workers() == 4
+    daemon.wait_for_workers(4)
     for line in waiting:
         line.fate.send(b"x")
         assert line.read_fate()[0] == NOT_STARTED
