@@ -242,6 +242,19 @@ def call_running(service: Workload, held: Fifo, directory: Path) -> Generator[No
         assert call.outcomes() == ["go"]
 
 
+@pytest.fixture
+def patient_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that waits for what becomes of a worker, however slow the daemon is.
+
+    Else it gives up after a second, which is told as another error.
+    """
+    from privsep._client import asynchronous, channel, streams
+
+    for module in (channel, asynchronous):
+        monkeypatch.setattr(module, "_FATE_TIMEOUT", WITHIN)
+    monkeypatch.setattr(streams, "_CLOSE_WITHIN", WITHIN)
+
+
 def begin_to_stop(context: privsep.Context) -> Threads:
     """Stop a context in a thread; return when it has begun, for which is no event."""
     client = context.client

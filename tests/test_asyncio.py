@@ -24,6 +24,7 @@ from observe import (
     daemon_pid,
     held,
     kill,
+    patient_client,
     wait_for_rest,
 )
 from service import services
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
 
     Start: TypeAlias = Callable[..., Awaited]
 
-__all__ = ["held"]
+__all__ = ["held", "patient_client"]
+
+pytestmark = pytest.mark.usefixtures("patient_client")
 
 
 @pytest.fixture(params=["awaited", "awaited-threads"])

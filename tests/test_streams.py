@@ -14,9 +14,20 @@ from typing import TYPE_CHECKING
 import pytest
 import streaming
 from conftest import METHOD
-from observe import Fifo, Forked, Release, Threads, children, daemon_pid, held, kill
+from observe import (
+    Fifo,
+    Forked,
+    Release,
+    Threads,
+    children,
+    daemon_pid,
+    held,
+    kill,
+    patient_client,
+)
 
 import privsep
+from privsep._client import streams
 from privsep._daemon import supervisor
 
 if TYPE_CHECKING:
@@ -28,7 +39,9 @@ if TYPE_CHECKING:
 
     Start: TypeAlias = Callable[..., Streaming]
 
-__all__ = ["held"]
+__all__ = ["held", "patient_client"]
+
+pytestmark = pytest.mark.usefixtures("patient_client")
 
 WINDOW = 16
 
@@ -281,8 +294,9 @@ def test_close_raises_what_the_generator_raises_as_it_cleans_up(
 
 
 def test_close_in_the_middle_of_an_item_kills_the_worker(
-    processes: Streaming, held: Fifo
+    processes: Streaming, held: Fifo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(streams, "_CLOSE_WITHIN", 0.2)
     stream = processes.hold_and_stop(held.path, 2)
     assert list(islice(stream, 2)) == [0, 1]
     stream.close()
