@@ -73,8 +73,16 @@ class Fifo:
                 return False
         return True
 
+    def wait_until_free(self) -> None:
+        """Return when no process holds it; perhaps none ever did, having been killed.
+
+        Only who has opened and closed it is missed by those that read from it.
+        """
+        os.close(os.open(self.path, os.O_WRONLY))
+        self.wait_until_let_go()
+
     def wait_until_let_go(self, within: float = WITHIN) -> None:
-        """Return when no process holds it any more."""
+        """Return when no process holds it any more, which one did."""
         end = monotonic() + within
         while self._poll(max(0.0, end - monotonic())):
             if not os.read(self._reader, 4096):

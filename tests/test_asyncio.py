@@ -240,7 +240,7 @@ def test_cancelling_the_task_cancels_the_coroutine_of_a_thread(
 def test_a_call_ends_by_its_deadline(processes: Awaited, held: Fifo, name: str) -> None:
     with pytest.raises(privsep.CallTimeout, match=r"in time \(0\.3 s\).*was killed"):
         run(in_loop(getattr(processes, name))(held.path))
-    held.wait_until_let_go()
+    held.wait_until_free()
 
 
 def test_a_coroutine_of_a_thread_is_cancelled_at_its_deadline(
@@ -250,7 +250,7 @@ def test_a_coroutine_of_a_thread_is_cancelled_at_its_deadline(
     for _ in range(3):  # there are two workers
         with pytest.raises(privsep.CallTimeout, match="it is cancelled"):
             run(service.hold_async_briefly(held.path))
-        held.wait_until_let_go()
+        held.wait_until_free()
     assert service.echo(1) == 1
 
 

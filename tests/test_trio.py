@@ -91,7 +91,7 @@ def test_a_call_ends_by_its_deadline(service: Awaited, held: Fifo) -> None:
             await privsep.aio(service.hold_briefly)(held.path)
 
     trio.run(main)
-    held.wait_until_let_go()
+    held.wait_until_free()
 
 
 def test_a_task_that_waits_for_a_worker_gets_the_one_that_is_free_first(
