@@ -221,7 +221,8 @@ def test_a_module_that_does_not_import_is_told_on_stderr(
 def test_a_daemon_that_listens_loads_neither_the_command_line_nor_the_client(
     manage: Callable[..., Manager],
 ) -> None:
-    trivial.context.start("socket", path=manage("trivial:context").path)
+    path = manage("trivial:context").path
+    trivial.context.start("socket", path=path, deadline=PROMPTLY)
     try:
         loaded = trivial.loaded_modules()
     finally:

@@ -57,7 +57,7 @@ def test_a_daemon_that_systemd_started_serves_with_the_capability_of_its_context
 CLIENT = """
     import sys, service
     plain = service.services["plain"]
-    plain.context.start("socket", path=sys.argv[1])
+    plain.context.start("socket", path=sys.argv[1], deadline=60)
     print(plain.context.status().pid)
     print(plain.echo("value"), flush=True)
     sys.stdin.read()
@@ -99,7 +99,7 @@ def test_a_client_that_is_monkey_patched_connects(
         {patch[library]}
         import sys, service
         plain = service.services["plain"]
-        plain.context.start("socket", path=sys.argv[1])
+        plain.context.start("socket", path=sys.argv[1], deadline=60)
         print(plain.echo("value"))
         plain.context.stop()
     """
