@@ -36,6 +36,11 @@ FAILURES = (privsep.PrivsepError, RuntimeError, TypeError, ValueError)
 
 
 def own_descriptors() -> int:
+    """Count them.
+
+    There may be one less later: a daemon of threads lets go of its first stderr, and
+    then we do, some time after its start.
+    """
     return len(os.listdir("/proc/self/fd"))
 
 
@@ -327,7 +332,7 @@ def test_ten_thousand_calls_leave_no_descriptor_on_either_side(service: Files) -
     for _ in range(1_112 if service is files.processes else 100):  # nine calls each
         _use(service)
     assert sorted(service.descriptors()) == theirs
-    assert own_descriptors() == ours
+    assert own_descriptors() in (ours, ours - 1)
 
 
 def test_a_call_that_overruns_leaves_no_descriptor(service: Files) -> None:
@@ -337,7 +342,7 @@ def test_a_call_that_overruns_leaves_no_descriptor(service: Files) -> None:
         with pytest.raises(privsep.CallTimeout):
             service.take_and_sleep(null, 1.0)
         assert service.echo(1) == 1
-        assert own_descriptors() <= ours
+        assert own_descriptors() in (ours, ours - 1)
 
 
 def test_no_room_for_descriptors_in_the_client_is_an_error_and_no_leak(
@@ -352,7 +357,7 @@ def test_no_room_for_descriptors_in_the_client_is_an_error_and_no_leak(
             service.return_many(20)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limit)
-    assert own_descriptors() == before
+    assert own_descriptors() in (before, before - 1)
     assert service.echo(1) == 1
 
 

@@ -674,4 +674,5 @@ def test_streams_leave_no_descriptors_behind(service: Streaming) -> None:
         next(stream)
         del stream
         service.echo(1)
-    assert len(os.listdir("/proc/self/fd")) == before
+    # A daemon of threads lets go of its first stderr, and then we do, after its start.
+    assert len(os.listdir("/proc/self/fd")) in (before, before - 1)
