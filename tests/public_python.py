@@ -35,6 +35,7 @@ BEING_COMPILED = "*.pyc.*"
 _LEFT_OUT = ("site-packages", "test", "config-*", "ensurepip", "idlelib", "tkinter")
 _SUDOERS = Path("/etc/sudoers.d")
 _DOAS_CONF = Path("/etc/doas.conf")
+_etc_taken: set[int] = set()  #: the descriptors by which this process has locked it
 
 
 class PublicPython:
@@ -179,13 +180,20 @@ def user_entry(unprivileged_user: str) -> pwd.struct_passwd:
 def etc_locked(how: int) -> Generator[None]:
     """Take /etc for oneself (LOCK_EX), or keep others from doing so (LOCK_SH).
 
-    What it says holds for all that run beside this.
+    What it says holds for all that run beside this.  All come in by a gate, where
+    whoever is next waits: those that share would keep him out, as long as any do.
     """
-    etc = os.open("/etc", os.O_RDONLY)
+    etc, gate = os.open("/etc", os.O_RDONLY), os.open("/usr", os.O_RDONLY)
     try:
+        if not _etc_taken:  # else who waits at the gate may be waiting for this process
+            fcntl.flock(gate, fcntl.LOCK_EX)
         fcntl.flock(etc, how)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        _etc_taken.add(etc)
         yield
     finally:
+        _etc_taken.discard(etc)
+        os.close(gate)
         os.close(etc)
 
 
