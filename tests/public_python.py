@@ -213,6 +213,13 @@ def etc_locked(how: int) -> Generator[None]:
         yield
 
 
+@pytest.fixture
+def etc_as_it_is() -> Iterator[None]:
+    """Keep others from trying meanwhile what /etc may say."""
+    with etc_locked(fcntl.LOCK_SH):
+        yield
+
+
 @contextmanager
 def sudoers(name: str, *lines: str) -> Generator[None]:
     """Have sudo read these lines.

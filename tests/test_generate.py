@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import subprocess
@@ -13,14 +12,14 @@ import generated_files
 import pytest
 from generated_files import files_of, needs, options_of, service_of
 from listening import public_path
-from public_python import etc_locked, sudoers
+from public_python import etc_as_it_is, sudoers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from public_python import PublicPython
 
-__all__ = ["public_path"]
+__all__ = ["etc_as_it_is", "public_path"]
 
 CONTEXTS = ("plain", "network", "writer", "own_user", "mighty", "private", "boxed")
 
@@ -62,13 +61,14 @@ def test_visudo_takes_what_is_generated_for_sudoers(
 
 
 @needs("sudo")
+@pytest.mark.usefixtures("etc_as_it_is")
 def test_what_is_generated_for_sudoers_lets_the_user_start_that_daemon_only(
     generate: Callable[[str, str], str],
     public_python: PublicPython,
     unprivileged_user: str,
 ) -> None:
     rule = generate("sudoers", "network").splitlines()
-    with etc_locked(fcntl.LOCK_SH), sudoers(unprivileged_user, *rule):
+    with sudoers(unprivileged_user, *rule):
         lines = public_python.run(
             START_AND_CALL, '["sudo", "-n"]', user=unprivileged_user
         )
@@ -112,6 +112,7 @@ def test_doas_takes_what_is_generated_for_it(
         assert answer.stdout.strip() == expected, answer
 
 
+@pytest.mark.usefixtures("etc_as_it_is")
 def test_what_is_generated_for_rootwrap_lets_that_daemon_start_and_no_other(
     generate: Callable[[str, str], str], public_python: PublicPython, public_path: Path
 ) -> None:
