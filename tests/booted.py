@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hostile import PROMPTLY
-from listening import OF_ETC
+from own_etc import OF_ETC, copy_of_etc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -175,9 +174,7 @@ def _control_groups() -> Path:
 def _fill(place: Path, files: Mapping[str, str]) -> None:
     for name in ("run", "dev", "etc", "tmp"):
         (place / name).mkdir(mode=0o755)
-    for name in OF_ETC:
-        if os.path.exists(f"/etc/{name}"):
-            shutil.copy(f"/etc/{name}", place / "etc" / name)
+    copy_of_etc(OF_ETC, place / "etc")
     more = {f"/{_UNITS}/{name}.target": "[Unit]\n" for name in _TARGETS}
     more[f"/{_UNITS}/service.d/all.conf"] = _FOR_ALL
     wanted = [Path(path).name for path in files if path.endswith(".socket")]

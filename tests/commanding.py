@@ -150,6 +150,11 @@ def daemon_of(client: Client) -> int:
     return int(shown.removeprefix("PPid:"))
 
 
+def worker_of(client: Client) -> int:
+    """Return the pid of the worker that runs the next command, if none runs now."""
+    return int(client.execute(["sh", "-c", "echo $PPID"]).stdout)
+
+
 @contextmanager
 def reading(client: Client) -> Generator[Process]:
     """Run a command that ends with the ``with``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+import signal
 import tempfile
 import threading
 from pathlib import Path
@@ -57,6 +58,10 @@ def pytest_configure(config: pytest.Config) -> None:
         os.mkdir(os.environ[variable], 0o711)
     tempfile.tempdir = os.environ["TMPDIR"]
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    # A shell's & and nohup(1) have them ignored, which programs of tests would inherit.
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _temporary_names() -> set[str]:

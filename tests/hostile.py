@@ -212,11 +212,18 @@ class Daemon:
     def open_line(self, *, keep: bool = False) -> Line:
         """Ask for a worker; `keep` copies of the daemon's ends."""
         line = Line()
-        self._lines.append(line)
-        self.send(REQUEST, [line.workers, line.supervisors])
+        self.ask_for_worker(line)
         if not keep:
             line.let_go()
         return line
+
+    def ask_for_worker(self, line: Line) -> None:
+        """Ask for a worker for a line, on which something may have been sent.
+
+        While others wait, a worker to whom nothing comes for a moment goes again.
+        """
+        self._lines.append(line)
+        self.send(REQUEST, [line.workers, line.supervisors])
 
     def name(self, function: str) -> bytes:
         return f"{self._module}.{function}".encode()
@@ -271,6 +278,15 @@ class Daemon:
             return len(os.listdir(f"/proc/{self.pid}/task")) - 1
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return len(children.split())
+
+    def wait_for_workers(self, count: int) -> None:
+        """Return when there are so many: a thread is told to have ended before it has.
+
+        What goes on at the deadline has too many, or too few.
+        """
+        end = monotonic() + PROMPTLY
+        while self.workers() != count:
+            assert monotonic() < end, self.workers()
 
     def descriptors(self) -> int | None:
         """Return how many descriptors the daemon has open; None if that is hidden.

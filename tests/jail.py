@@ -229,6 +229,8 @@ def connect_by_sending(port: int) -> None:
 
 def bind_tcp(port: int) -> None:
     with socket.socket() as sock:
+        # Whoever keeps the port from others has it, and does not listen.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(("127.0.0.1", port))
 
 

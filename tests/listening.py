@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ import msgpack
 import pytest
 from forks import Child
 from hostile import PROMPTLY, Daemon
+from own_etc import make_etc, need_own_mounts, own_mounts
 from service import Service, services
 
 if TYPE_CHECKING:
@@ -37,19 +37,9 @@ needs_root = pytest.mark.skipif(
 NET_ADMIN = 1 << 12
 OTHERS = 4_000_000_001  # a uid, a gid, that nobody has
 
-# What looking up users needs, and the dynamic loader.
-OF_ETC = ("passwd", "group", "nsswitch.conf", "ld.so.cache", "localtime")
-
 # The socket comes as standard input, and is passed on as systemd does.  A shell that
 # becomes the daemon keeps the pid for which it is meant.
 LISTENING = 'exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
-
-
-def own_mounts(mounts: Mapping[str, Path]) -> list[str]:
-    """Return words before a command that has `mounts`, target to source, of its own."""
-    unshare = ["unshare", "--mount", "--propagation", "private"]
-    script = [f'mount --bind "{place}" {target}' for target, place in mounts.items()]
-    return [*unshare, "sh", "-c", " && ".join([*script, 'exec "$@"']), "sh"]
 
 
 class Manager:
@@ -177,19 +167,6 @@ def greeting_of(path: str, uid: int, gid: int, groups: Sequence[int] = ()) -> st
     return Child(knock).result()
 
 
-def make_etc(place: Path, variable: str, admission: str) -> Path:
-    """Make what is to be /etc for a daemon; return it."""
-    etc = place / "etc"
-    contexts = etc / "privsep" / "contexts.d"
-    contexts.mkdir(parents=True)
-    for name in OF_ETC:
-        if os.path.exists(f"/etc/{name}"):
-            shutil.copy(f"/etc/{name}", etc / name)
-    if admission:
-        (contexts / f"{variable}.toml").write_text(admission)
-    return etc
-
-
 @pytest.fixture
 def public_path() -> Iterator[Path]:
     """A directory of root's that every user may enter."""
@@ -203,8 +180,7 @@ def manage(
     public_python: PublicPython, unprivileged_user: str, public_path: Path
 ) -> Iterator[Callable[..., Manager]]:
     """Return a function that starts a daemon of root that listens."""
-    if subprocess.run([*own_mounts({}), "true"], check=False).returncode:
-        pytest.skip("root may not mount here, even in a namespace of its own")
+    need_own_mounts()
     managers: list[Manager] = []
 
     def begin(

@@ -73,8 +73,16 @@ class Fifo:
                 return False
         return True
 
+    def wait_until_free(self) -> None:
+        """Return when no process holds it; perhaps none ever did, having been killed.
+
+        Only who has opened and closed it is missed by those that read from it.
+        """
+        os.close(os.open(self.path, os.O_WRONLY))
+        self.wait_until_let_go()
+
     def wait_until_let_go(self, within: float = WITHIN) -> None:
-        """Return when no process holds it any more."""
+        """Return when no process holds it any more, which one did."""
         end = monotonic() + within
         while self._poll(max(0.0, end - monotonic())):
             if not os.read(self._reader, 4096):
@@ -240,6 +248,19 @@ def call_running(service: Workload, held: Fifo, directory: Path) -> Generator[No
         yield
         release.let_go()
         assert call.outcomes() == ["go"]
+
+
+@pytest.fixture
+def patient_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that waits for what becomes of a worker, however slow the daemon is.
+
+    Else it gives up after a second, which is told as another error.
+    """
+    from privsep._client import asynchronous, channel, streams
+
+    for module in (channel, asynchronous):
+        monkeypatch.setattr(module, "_FATE_TIMEOUT", WITHIN)
+    monkeypatch.setattr(streams, "_CLOSE_WITHIN", WITHIN)
 
 
 def begin_to_stop(context: privsep.Context) -> Threads:

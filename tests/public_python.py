@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import inspect
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -161,9 +162,14 @@ def need(*programs: str) -> None:
 def unprivileged_user() -> Iterator[str]:
     """The name of a user that exists as long as the session."""
     need("useradd", "userdel")
-    name = f"privsep-t{os.getpid()}"
+    # Not by the pid: a run that was cut off has left its user.
+    name = f"privsep-t{secrets.token_hex(4)}"
     _run("useradd", "--no-create-home", "--user-group", "--shell", "/bin/sh", name)
     yield name
+    if rules := [*_SUDOERS.glob(f"{name}*")]:
+        with etc_locked(fcntl.LOCK_EX):  # none starts by sudo meanwhile
+            for rule in rules:
+                rule.unlink()
     _run("userdel", name)
 
 
@@ -176,22 +182,63 @@ def user_entry(unprivileged_user: str) -> pwd.struct_passwd:
 
 
 @contextmanager
+def _locked(directory: str, how: int) -> Generator[None]:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+_holds_etc: list[int] = []
+
+
+@contextmanager
 def etc_locked(how: int) -> Generator[None]:
     """Take /etc for oneself (LOCK_EX), or keep others from doing so (LOCK_SH).
 
-    What it says holds for all that run beside this.
+    What it says holds for all that run beside this.  Who holds it already goes on.
     """
-    etc = os.open("/etc", os.O_RDONLY)
-    try:
-        fcntl.flock(etc, how)
+    if _holds_etc:
+        assert how in (fcntl.LOCK_SH, *_holds_etc), "it is shared: wait for none"
         yield
-    finally:
-        os.close(etc)
+        return
+    with ExitStack() as stack:
+        # In turn: or those who share it would keep out for ever who wants it alone.
+        with _locked("/", fcntl.LOCK_EX):
+            stack.enter_context(_locked("/etc", how))
+        _holds_etc.append(how)
+        stack.callback(_holds_etc.clear)
+        yield
+
+
+@pytest.fixture
+def etc_as_it_is() -> Iterator[None]:
+    """Keep others from trying meanwhile what /etc may say."""
+    with etc_locked(fcntl.LOCK_SH):
+        yield
 
 
 @contextmanager
 def sudoers(name: str, *lines: str) -> Generator[None]:
-    """Have sudo read these lines."""
+    """Have sudo read these lines.
+
+    Args:
+        name: of the file; it begins as the unprivileged user's.
+        lines: the rules and settings.
+
+    """
+    _write_sudoers(name, *lines)
+    try:
+        yield
+    finally:
+        # It stays, empty, as long as the user: a sudo that reads the directory just
+        # now would complain of a file that has gone.
+        _write_sudoers(name)
+
+
+def _write_sudoers(name: str, *lines: str) -> None:
     file = _SUDOERS / name
     draft = file.with_suffix(".draft")  # sudo reads no name with a dot
     try:
@@ -199,10 +246,8 @@ def sudoers(name: str, *lines: str) -> Generator[None]:
         draft.chmod(0o440)
         _run("visudo", "-c", "-f", str(draft))
         draft.rename(file)
-        yield
     finally:
         draft.unlink(missing_ok=True)
-        file.unlink(missing_ok=True)
 
 
 @pytest.fixture

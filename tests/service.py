@@ -56,6 +56,11 @@ def short_sleep(seconds: float) -> str:
     return sleep(seconds)
 
 
+def read_briefly(pipe: Any) -> bytes:
+    """Run until nobody can write to `pipe`; its own deadline is 0.3 seconds."""
+    return os.read(pipe.fileno(), 1)
+
+
 def wait_for_writer(fifo: str) -> str:
     """Run until somebody writes to `fifo`; return what was written."""
     return Path(fifo).read_text()
@@ -193,6 +198,7 @@ class Service:
         self.wait_for_writer = expose(wait_for_writer)
         self.open_and_wait = expose(open_and_wait)
         self.tell_and_wait = expose(tell_and_wait)
+        self.read_briefly = context.entrypoint(timeout=0.3)(read_briefly)
         self.fail = expose(fail)
         self.fail_with_guarded_class = expose(fail_with_guarded_class)
         self.exit_with = expose(exit_with)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -50,9 +49,6 @@ def _files() -> list[Path]:
 def main() -> int:
     """Run all; return 0 if each pytest ended well."""
     begun = time.monotonic()
-    # A shell's & and nohup(1) have them ignored, which programs of tests would inherit.
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_DFL)
     # Or each would compile all that it imports again: 0.7 s for each file.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     counts: Counter[str] = Counter()
@@ -60,14 +56,19 @@ def main() -> int:
     # One more than processors: each waits about half of its time.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1) as pool:
         runs = {pool.submit(_run_pytest, file): file.name for file in _files()}
-        for run in as_completed(runs):
-            done = run.result()
-            print(f"{runs[run]}\n{done.stdout}", flush=True)
-            for last in done.stdout.splitlines()[-1:]:
-                for number, outcome in _COUNT.findall(last):
-                    counts[outcome] += int(number)
-            if done.returncode not in (0, _NO_TESTS):
-                failed.append(runs[run])
+        try:
+            for run in as_completed(runs):
+                done = run.result()
+                print(f"{runs[run]}\n{done.stdout}", flush=True)
+                for last in done.stdout.splitlines()[-1:]:
+                    for number, outcome in _COUNT.findall(last):
+                        counts[outcome] += int(number)
+                if done.returncode not in (0, _NO_TESTS):
+                    failed.append(runs[run])
+        except KeyboardInterrupt:
+            # Those that run have heard it, too, and put back what they have changed.
+            pool.shutdown(cancel_futures=True)
+            raise
     for name in failed:
         print(f"FAILED {name}")
     said = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())

@@ -68,7 +68,7 @@ ACTIONS: dict[str, Callable[..., object]] = {
     "list": lambda path: sorted(os.listdir(path)),
     "owner": lambda path: os.stat(path).st_uid,
     "mode": lambda path: os.stat(path).st_mode & 0o7777,
-    "nice": lambda: os.nice(1),
+    "nice": lambda: os.setpriority(os.PRIO_PROCESS, 0, 19),
     "tap": _make_a_tap_device,
     "unshare": _unshare,
     "descriptor": _take_a_descriptor,

@@ -70,12 +70,12 @@ def hold(fifo: str) -> Generator[int, None, None]:
 
 
 def short_hold(fifo: str) -> Generator[int, None, None]:
-    """As `hold`; its own deadline is 0.5 seconds."""
+    """As `hold`; its own deadline is 2 seconds."""
     yield from hold(fifo)
 
 
 def short_item_hold(fifo: str) -> Generator[int, None, None]:
-    """As `hold`; the deadline of an item is 0.05 seconds."""
+    """As `hold`; the deadline of an item is 1.5 seconds, the window 1."""
     yield from hold(fifo)
 
 
@@ -87,20 +87,20 @@ def hold_and_stop(fifo: str, items: int) -> Generator[int, None, None]:
 
 
 def two_and_stop() -> Generator[int, None, None]:
-    """Make two numbers, and then nothing; the deadline of an item is 0.3 seconds."""
+    """Make two numbers, and then nothing; the deadline of an item is 2 seconds."""
     yield from range(2)
     time.sleep(1000)
 
 
 def slow_numbers(stop: int) -> Generator[int, None, None]:
-    """Make a number each 50 ms; the deadline of an item is a second."""
+    """Make a number each 0.35 seconds; the deadline of an item is 3 seconds."""
     for number in range(stop):
-        time.sleep(0.05)
+        time.sleep(0.35)
         yield number
 
 
 def five() -> Generator[int, None, str]:
-    """Make five numbers at once; the deadline of an item is a second."""
+    """Make five numbers at once; the deadline of an item is 2 seconds."""
     yield from range(5)
     return "all"
 
@@ -235,18 +235,18 @@ class Streaming:
         self.write_numbers = expose(write_numbers)
         self.numbers_in_turn = context.entrypoint(window=0)(numbers_in_turn)
         self.hold = expose(hold)
-        self.short_hold = context.entrypoint(timeout=0.5)(short_hold)
-        self.short_item_hold = context.entrypoint(timeout=None, item_timeout=0.05)(
-            short_item_hold
-        )
+        self.short_hold = context.entrypoint(timeout=2.0)(short_hold)
+        self.short_item_hold = context.entrypoint(
+            timeout=None, item_timeout=1.5, window=1
+        )(short_item_hold)
         self.hold_and_stop = expose(hold_and_stop)
-        self.two_and_stop = context.entrypoint(timeout=None, item_timeout=0.3)(
+        self.two_and_stop = context.entrypoint(timeout=None, item_timeout=2.0)(
             two_and_stop
         )
-        self.slow_numbers = context.entrypoint(timeout=None, item_timeout=1.0)(
+        self.slow_numbers = context.entrypoint(timeout=None, item_timeout=3.0)(
             slow_numbers
         )
-        self.five = context.entrypoint(timeout=None, item_timeout=1.0)(five)
+        self.five = context.entrypoint(timeout=None, item_timeout=2.0)(five)
         self.wait_between = expose(wait_between)
         self.answer = context.entrypoint(window=0)(answer)
         self.catch_ahead = expose(catch_ahead)

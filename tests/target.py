@@ -112,13 +112,8 @@ def count_up() -> Iterator[int]:
         raise
 
 
-def count_up_briefly() -> Iterator[int]:
-    """As `count_up`; its deadline is 0.3 seconds."""
-    yield from count_up()
-
-
-def yield_much_briefly() -> Iterator[bytes]:
-    """Yield more than a socket holds; its deadline is 0.3 seconds."""
+def yield_much() -> Iterator[bytes]:
+    """Yield more than a socket holds."""
     while True:
         yield bytes(1 << 20)
 
@@ -180,12 +175,11 @@ def _expose(context: privsep.Context) -> privsep.Context:
         count_up,
         count_to_three,
         yield_files,
+        yield_much,
     )
     for function in functions:
         context.entrypoint(function)  # pyright: ignore[reportArgumentType] - several
     context.entrypoint(window=0)(answer)
-    context.entrypoint(timeout=0.3)(count_up_briefly)
-    context.entrypoint(timeout=0.3)(yield_much_briefly)
     return context
 
 

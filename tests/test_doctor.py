@@ -9,7 +9,8 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from listening import Manager, make_etc, manage, own_mounts, public_path
+from listening import Manager, manage, public_path
+from own_etc import make_etc, own_mounts
 from public_python import etc_locked
 
 from privsep._lockdown import landlock

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -13,13 +12,14 @@ import generated_files
 import pytest
 from generated_files import files_of, needs, options_of, service_of
 from listening import public_path
+from public_python import etc_as_it_is, sudoers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from public_python import PublicPython
 
-__all__ = ["public_path"]
+__all__ = ["etc_as_it_is", "public_path"]
 
 CONTEXTS = ("plain", "network", "writer", "own_user", "mighty", "private", "boxed")
 
@@ -61,16 +61,14 @@ def test_visudo_takes_what_is_generated_for_sudoers(
 
 
 @needs("sudo")
+@pytest.mark.usefixtures("etc_as_it_is")
 def test_what_is_generated_for_sudoers_lets_the_user_start_that_daemon_only(
     generate: Callable[[str, str], str],
     public_python: PublicPython,
     unprivileged_user: str,
 ) -> None:
-    file = Path("/etc/sudoers.d") / unprivileged_user
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o440)
-    try:
-        with open(descriptor, "w") as opened:
-            opened.write(generate("sudoers", "network"))
+    rule = generate("sudoers", "network").splitlines()
+    with sudoers(unprivileged_user, *rule):
         lines = public_python.run(
             START_AND_CALL, '["sudo", "-n"]', user=unprivileged_user
         )
@@ -82,8 +80,6 @@ def test_what_is_generated_for_sudoers_lets_the_user_start_that_daemon_only(
             check=True,
         )
         assert listed.stdout.count("NOPASSWD:") == 1
-    finally:
-        file.unlink()
 
 
 @needs("doas")
@@ -116,6 +112,7 @@ def test_doas_takes_what_is_generated_for_it(
         assert answer.stdout.strip() == expected, answer
 
 
+@pytest.mark.usefixtures("etc_as_it_is")
 def test_what_is_generated_for_rootwrap_lets_that_daemon_start_and_no_other(
     generate: Callable[[str, str], str], public_python: PublicPython, public_path: Path
 ) -> None:

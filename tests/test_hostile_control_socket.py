@@ -334,7 +334,7 @@ def test_hundreds_of_requests_are_bounded_and_answered(
         answers.add(line.read_fate()[0])
         line.close()
     assert answers == {TOO_MANY}
-    assert daemon.workers() == 4
+    daemon.wait_for_workers(4)
     for line in waiting:
         line.fate.send(b"x")
         assert line.read_fate()[0] == NOT_STARTED
@@ -470,7 +470,7 @@ def test_a_daemon_without_descriptors_to_spare_refuses_and_recovers(
 
 
 def test_a_daemon_that_can_watch_no_more_refuses_and_recovers(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, release: Release
 ) -> None:
     """As a user's descriptors in epolls are bounded: here in the loop itself."""
     watch = Loop.watch
@@ -482,10 +482,13 @@ def test_a_daemon_that_can_watch_no_more_refuses_and_recovers(
 
     monkeypatch.setattr(Loop, "watch", watch_few)
     daemon = Daemon(target.processes, "fork")
+    for _ in range(4):  # all workers are busy, or idle ones would go for the waiting
+        daemon.start_call("wait_for_end", release.path)
     lines = [daemon.open_line() for _ in range(60)]
     fates = {line.fate: line for line in lines}
     refused, _, _ = select.select(fates, [], [], PROMPTLY)
     assert fates[refused[0]].read_fate()[:2] == (NO_WORKER, errno.ENOSPC)
+    release.let_go()
     daemon.close_lines()
     daemon.check_unharmed()
     daemon.close()

@@ -19,6 +19,7 @@ from hostile import (
     OVERRAN,
     RUNS_ON,
     Daemon,
+    Line,
     call_body,
     daemon,
     open_daemon,
@@ -69,12 +70,15 @@ def test_o_nonblock_on_the_fate_line_changes_nothing(
 
 
 def test_a_timer_on_the_workers_end_ends_that_worker_only(daemon: Daemon) -> None:
-    line = daemon.open_line(keep=True)
-    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        line.workers.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", 0, 1000))
-    line.let_go()
-    line.send_frame(CALL, call_body(daemon.name("make_bytes"), pack(10_000_000)))
-    line.wait_until_closed()
+    idle, in_reply = Line(), Line()
+    body = call_body(daemon.name("make_bytes"), pack(10_000_000))
+    in_reply.send_frame(CALL, body)  # later there may be nobody to send it to
+    for line in (idle, in_reply):
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            timer = struct.pack("@ll", 0, 1000)
+            line.workers.setsockopt(socket.SOL_SOCKET, option, timer)
+        daemon.ask_for_worker(line)
+        line.wait_until_closed()
     daemon.check_unharmed()
 
 
@@ -225,10 +229,11 @@ def test_no_descriptor_that_is_shut_down_keeps_the_daemon_busy(
     log, daemons_log = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with log, daemons_log:
         daemon.send(HELLO, [daemons_log])
-        lines = [daemon.open_line(keep=True) for _ in range(5)]  # one more than workers
+        lines = [Line() for _ in range(5)]  # one more than workers
         body = call_body(daemon.name("print_at_end"), pack(release.path))
         for each in lines:
             each.send_frame(CALL, body)
+            daemon.ask_for_worker(each)
         line, waiting = lines[0], lines[-1]
         pair = {
             "control": (daemon.control, daemon.daemons_end),

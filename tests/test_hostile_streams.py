@@ -246,23 +246,28 @@ def test_a_value_has_to_be_waited_for(daemon: Daemon) -> None:
 def test_a_consumer_that_stops_is_held_to_the_deadline(
     daemon: Daemon, sent: bytes
 ) -> None:
-    """It asks for nothing, or begins to."""
-    line = begin(daemon, "count_up_briefly")
-    line.channel.sendall(sent)
+    """It asks for nothing, or begins to; within the deadline, so with its CALL."""
+    line = daemon.open_line()
+    body = call_body(daemon.name("count_up"), pack(), timeout=0.3)
+    line.channel.sendall(HEADER.pack(len(body), CALL) + body + sent)
     assert line.read_fate()[0] == (RUNS_ON if daemon.threaded else OVERRAN)
     line.wait_until_closed()
 
 
 def test_a_consumer_that_never_reads_is_held_to_the_deadline(daemon: Daemon) -> None:
-    line = daemon.start_call("yield_much_briefly")
+    line = daemon.start_call("yield_much", timeout=0.3)
     assert line.read_fate()[0] == (RUNS_ON if daemon.threaded else OVERRAN)
     line.wait_until_closed()
 
 
 def test_a_consumer_that_does_not_close_is_held_to_the_deadline(daemon: Daemon) -> None:
-    line = begin(daemon, "count_up_briefly")
-    line.send_frame(THROW, thrown("KeyError"))
-    assert frames_until(line, END) == ([THROW], b"\1")
+    line = daemon.open_line()
+    body = call_body(daemon.name("count_up"), pack(), timeout=1.5)
+    throw = thrown("KeyError")
+    line.channel.sendall(
+        HEADER.pack(len(body), CALL) + body + HEADER.pack(len(throw), THROW) + throw
+    )
+    assert frames_until(line, END) == ([ITEM, THROW], b"\1")
     assert line.read_fate()[0] == (RUNS_ON if daemon.threaded else OVERRAN)
     line.wait_until_closed()
 

@@ -18,13 +18,13 @@ from commanding import (
     Fifo,
     Shared,
     client,
-    daemon_of,
     held,
     own,
     said,
     shared,
     shell,
     wait_until_gone,
+    worker_of,
 )
 from observe import wait_for_rest
 from procfs import children
@@ -32,10 +32,12 @@ from wrapping import BAD_POLICY, ENDS_WITHIN, NO_COMMAND, NO_EXECUTABLE, NOT_ALL
 
 import privsep
 import scripts
+from privsep._client.readiness import wait_until
 from privsep.rootwrap import Client, Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from selectors import BaseSelector
 
 __all__ = ["client", "held", "own", "said", "shared", "shell"]
 
@@ -233,7 +235,7 @@ def test_a_signal_reaches_the_command(
 def test_a_command_is_executed_when_popen_returns(own: Shared, shell: str) -> None:
     """It is a process of its own before, of the worker's program."""
     for _ in range(20):
-        (worker,) = children(daemon_of(own.client))
+        worker = worker_of(own.client)
         process = own.client.popen([shell, "-c", "read x"], stdin=NEVER)
         (pid,) = children(worker)
         assert os.readlink(f"/proc/{pid}/exe") != os.readlink(f"/proc/{worker}/exe")
@@ -295,11 +297,38 @@ def test_a_command_that_takes_too_long_is_killed_with_its_group(
             client.execute([shell, "-c", script], timeout=timeout)
         if said.has_come():
             break
-    wait_until_gone(int(said.read()))
+    for pid in said.read().split():  # one that was killed late may have come so far
+        wait_until_gone(int(pid))
 
 
-def test_a_timeout_ends_a_judge_that_finds_no_end(own: Shared) -> None:
+def test_a_client_that_stands_still_is_late_and_kills_its_command_all_the_same(
+    own: Shared, monkeypatch: pytest.MonkeyPatch, said: Fifo, held: Fifo
+) -> None:
+    """The engine's deadline is not earlier: the command would outlive its worker."""
+
+    def wait_and_stand_still(selector: BaseSelector, deadline: float) -> object:
+        ready = wait_until(selector, deadline)
+        threading.Event().wait(1.5)
+        return ready
+
+    client = own.client
+    client.execute(["true"])
+    script = f"echo $$ > {said.path}; read x < {held.path}"
+    monkeypatch.setattr("privsep.rootwrap.client.wait_until", wait_and_stand_still)
+    for timeout in TIMEOUTS:
+        with pytest.raises(privsep.CallTimeout, match=f"did not end in {timeout:g} s"):
+            client.execute(["sh", "-c", script], timeout=timeout)
+        if said.has_come():
+            break
+    for pid in said.read().split():
+        wait_until_gone(int(pid))
+
+
+def test_a_timeout_ends_a_judge_that_finds_no_end(
+    own: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pattern that takes for ever holds one worker, for the caller's time."""
+    monkeypatch.setattr("privsep.rootwrap.running._GRACE", 0.1)
     client = own.client
     with pytest.raises(privsep.CallTimeout):
         client.execute(["slow", "a" * 64 + "b"], timeout=0.05)

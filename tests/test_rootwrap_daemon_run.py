@@ -6,7 +6,6 @@ import os
 import pwd
 import re
 import signal
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,8 +19,10 @@ from commanding import (
     reading,
     shared,
     shell,
+    worker_of,
 )
 from conftest import IS_ROOT
+from procfs import children
 from wrapping import NO_EXECUTABLE, NOT_ALLOWED
 
 import privsep
@@ -121,20 +122,13 @@ def test_a_command_of_another_user_is_that_user(client: Client) -> None:
 
 def test_a_kill_is_sent(own: Shared) -> None:
     client = own.client
-    seconds = str(1000 + os.getpid())  # nobody else's
-    with client.popen(["nap", seconds]) as process:
-        pid = _child_of_a_worker(f"nap {seconds}")
+    worker = worker_of(client)
+    with client.popen(["nap", "1000"]) as process:
+        (pid,) = children(worker)
         assert client.execute(["kill", "-15", str(pid)]).returncode == NOT_ALLOWED
         assert client.execute(["kill", "-9", str(pid)]) == (0, "", "")
         assert process.wait() == -signal.SIGKILL
     assert client.execute(["kill", "-9", str(os.getpid())]).returncode == NOT_ALLOWED
-
-
-def _child_of_a_worker(command: str) -> int:
-    done = subprocess.run(
-        ["pgrep", "-nf", f"{command}$"], capture_output=True, check=True
-    )
-    return int(done.stdout)
 
 
 @pytest.mark.parametrize("shell", ["sh", "forked"])

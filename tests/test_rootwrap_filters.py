@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import IS_ROOT
 from wrapping import (
+    ENDS_WITHIN,
     ME,
     NO_COMMAND,
     NO_EXECUTABLE,
@@ -495,7 +496,7 @@ def test_a_kill_signals_the_process(
     wrapped.allow(f"kill: KillFilter, @me, {_SLEEP}, -USR1")
     done = wrapped.run("kill", "-USR1", str(sleeper.pid))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert sleeper.wait(10) == -signal.SIGUSR1
+    assert sleeper.wait(ENDS_WITHIN) == -signal.SIGUSR1
 
 
 def test_a_kill_in_a_network_namespace_is_a_kill(
@@ -506,7 +507,7 @@ def test_a_kill_in_a_network_namespace_is_a_kill(
     )
     done = wrapped.run("ip", "netns", "exec", "one", "kill", "-9", str(sleeper.pid))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert sleeper.wait(10) == -signal.SIGKILL
+    assert sleeper.wait(ENDS_WITHIN) == -signal.SIGKILL
 
 
 def test_a_kill_after_any_other_command_is_refused(

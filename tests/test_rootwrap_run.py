@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from conftest import IS_ROOT
 from forks import in_child
+from observe import Forked
 from wrapping import (
     BAD_POLICY,
     ENDS_WITHIN,
@@ -420,6 +421,27 @@ def test_a_command_that_takes_too_long_is_ended(wrapped: Wrapped) -> None:
     ignoring += "os.execv(sys.argv[1], sys.argv[1:])"
     done = wrapped.run("sleep", "1000", before=[sys.executable, "-c", ignoring])
     assert done.returncode == -signal.SIGALRM
+
+
+def test_a_time_that_is_over_before_the_command_begins_ends_it(
+    wrapped: Wrapped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if who calls ignores SIGALRM."""
+
+    def set_and_stand_still(which: int, seconds: float) -> None:
+        signal.setitimer(which, seconds)
+        while signal.getitimer(which)[0]:
+            pass
+
+    monkeypatch.setattr("privsep.rootwrap.run.setitimer", set_and_stand_still)
+    wrapped.allow("true: CommandFilter, true, @me", "[Options true]", "timeout = 0.01")
+    with wrapped.judge("true") as verdict:
+
+        def ignore_and_run() -> None:
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
+            run(verdict, 1024)
+
+        assert Forked(ignore_and_run).wait() == -signal.SIGALRM
 
 
 def test_a_timer_of_the_caller_does_not_end_the_command(wrapped: Wrapped) -> None:

@@ -33,19 +33,22 @@ def server() -> Iterator[socket.socket]:
 @NEEDS_ROOT  # a user namespace has a network of its own
 def test_tcp_ports(make: Callable[..., Jail], server: socket.socket) -> None:
     port = server.getsockname()[1]
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        closed = other.getsockname()[1]
-        jail = make(network={"connect": [port]})
+    with socket.socket() as keeper:
+        keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keeper.bind(("127.0.0.1", 0))
+        kept = keeper.getsockname()[1]  # nobody else gets it before the jail does
+        with socket.create_server(("127.0.0.1", kept)):
+            jail = make(network={"connect": [port]})
+            jail.connect_tcp(port)
+            with refused():
+                jail.connect_tcp(kept)
+            with refused():
+                jail.bind_tcp(0)
+        jail = make(network={"bind": [kept], "connect": None})
+        jail.bind_tcp(kept)
         jail.connect_tcp(port)
         with refused():
-            jail.connect_tcp(closed)
-        with refused():
             jail.bind_tcp(0)
-    jail = make(network={"bind": [closed], "connect": None})
-    jail.bind_tcp(closed)
-    jail.connect_tcp(port)
-    with refused():
-        jail.bind_tcp(0)
 
 
 @NEEDS_ROOT

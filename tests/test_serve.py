@@ -25,6 +25,7 @@ from listening import (
     reach,
 )
 from observe import wait_for_rest
+from public_python import etc_as_it_is
 from service import Service, services
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from public_python import PublicPython
 
-__all__ = ["manage", "public_path", "reach"]
+__all__ = ["etc_as_it_is", "manage", "public_path", "reach"]
 
 pytestmark = needs_root
 
@@ -48,6 +49,7 @@ needs_activate = pytest.mark.skipif(
 
 
 @needs_activate
+@pytest.mark.usefixtures("etc_as_it_is")
 def test_systemd_socket_activate_starts_the_daemon_at_the_first_connection(
     public_python: PublicPython, public_path: Path
 ) -> None:
@@ -72,6 +74,7 @@ def test_systemd_socket_activate_starts_the_daemon_at_the_first_connection(
     assert (status.pid, status.permitted) == (activate.pid, NET_ADMIN)
 
 
+@pytest.mark.usefixtures("etc_as_it_is")
 def test_a_daemon_listens_at_a_path_in_the_place_of_one_that_has_ended(
     public_python: PublicPython, public_path: Path
 ) -> None:
@@ -221,7 +224,8 @@ def test_a_module_that_does_not_import_is_told_on_stderr(
 def test_a_daemon_that_listens_loads_neither_the_command_line_nor_the_client(
     manage: Callable[..., Manager],
 ) -> None:
-    trivial.context.start("socket", path=manage("trivial:context").path)
+    path = manage("trivial:context").path
+    trivial.context.start("socket", path=path, deadline=PROMPTLY)
     try:
         loaded = trivial.loaded_modules()
     finally:

@@ -6,6 +6,7 @@ again.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -22,11 +23,11 @@ from listening import (
     greeting,
     manage,
     needs_root,
-    own_mounts,
     public_path,
     reach,
 )
 from observe import Fifo, Release
+from own_etc import own_mounts
 from service import Service, services
 
 import privsep
@@ -57,7 +58,7 @@ def test_a_daemon_that_systemd_started_serves_with_the_capability_of_its_context
 CLIENT = """
     import sys, service
     plain = service.services["plain"]
-    plain.context.start("socket", path=sys.argv[1])
+    plain.context.start("socket", path=sys.argv[1], deadline=60)
     print(plain.context.status().pid)
     print(plain.echo("value"), flush=True)
     sys.stdin.read()
@@ -99,7 +100,7 @@ def test_a_client_that_is_monkey_patched_connects(
         {patch[library]}
         import sys, service
         plain = service.services["plain"]
-        plain.context.start("socket", path=sys.argv[1])
+        plain.context.start("socket", path=sys.argv[1], deadline=60)
         print(plain.echo("value"))
         plain.context.stop()
     """
@@ -130,11 +131,22 @@ def test_what_a_function_prints_and_logs_reaches_its_own_client(
 ) -> None:
     caplog.set_level("INFO")
     service = reach(manage("service:plain"))
-    service.write_output("printed")
-    service.log_message(30, "logged")
-    service.context.stop()
+    printed = threading.Event()
+
+    class Hearing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "printed" in record.getMessage():
+                printed.set()
+
+    logging.getLogger().addHandler(hearing := Hearing())
+    try:
+        service.write_output("printed")
+        service.log_message(30, "logged")
+        # The daemon stays when a client stops, who then waits for no last words.
+        assert printed.wait(PROMPTLY)
+    finally:
+        logging.getLogger().removeHandler(hearing)
     assert "logged" in caplog.messages
-    assert any("printed" in message for message in caplog.messages)
 
 
 def test_what_threads_print_and_log_goes_to_the_journal_and_to_no_client(

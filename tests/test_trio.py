@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import awaited  # noqa: F401 - it adds its services
 import pytest
 import trio
-from observe import Fifo, Release, held
+from observe import Fifo, Release, held, patient_client
 from service import services
 from streaming import Color
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     Start: TypeAlias = Callable[..., Awaited]
 
-__all__ = ["held"]
+__all__ = ["held", "patient_client"]
+
+pytestmark = pytest.mark.usefixtures("patient_client")
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +91,7 @@ def test_a_call_ends_by_its_deadline(service: Awaited, held: Fifo) -> None:
             await privsep.aio(service.hold_briefly)(held.path)
 
     trio.run(main)
-    held.wait_until_let_go()
+    held.wait_until_free()
 
 
 def test_a_task_that_waits_for_a_worker_gets_the_one_that_is_free_first(

@@ -103,9 +103,9 @@ def detached() -> str:
 
 
 @context.entrypoint(timeout=0.2)
-def wait_briefly(fifo: str) -> None:
-    """Run until somebody writes to `fifo`; its deadline is 0.2 seconds."""
-    Path(fifo).read_text()
+def read_briefly(pipe: privsep.Fd) -> None:
+    """Run until nobody can write to `pipe`; its deadline is 0.2 seconds."""
+    os.read(pipe.fileno(), 1)
 
 
 @threads.entrypoint

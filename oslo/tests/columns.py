@@ -88,20 +88,16 @@ def stands_for(pattern: str, name: str) -> bool:
     return name == pattern or (begin != pattern and name.startswith(begin))
 
 
-def rows() -> list[Row]:
-    """Run every program with both, side by side, and return what they do."""
-    found = []
-    for program, words in PROGRAMS.items():
-        script = str(environments.TESTS / "both" / words[0])
-        running = [
-            environments.begin(side, script, *words[1:]) for side in ("theirs", "ours")
-        ]
-        theirs, ours = (json.loads(environments.finish(each)) for each in running)
-        found += [
-            Row(program, name, theirs.get(name), ours.get(name))
-            for name in dict.fromkeys((*theirs, *ours))
-        ]
-    return found
+def rows(program: str) -> list[Row]:
+    """Run a program with both, side by side, and return what they do."""
+    name_of_script, *words = PROGRAMS[program]
+    script = str(environments.TESTS / "both" / name_of_script)
+    running = [environments.begin(side, script, *words) for side in ("theirs", "ours")]
+    theirs, ours = (json.loads(environments.finish(each)) for each in running)
+    return [
+        Row(program, name, theirs.get(name), ours.get(name))
+        for name in dict.fromkeys((*theirs, *ours))
+    ]
 
 
 def show(row: Row) -> str:
@@ -112,5 +108,6 @@ def show(row: Row) -> str:
 
 
 if __name__ == "__main__":
-    for each in rows():
-        print(show(each))
+    for program in PROGRAMS:
+        for each in rows(program):
+            print(show(each))

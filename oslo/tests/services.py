@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from typing import TYPE_CHECKING
 
 import environments
 import pytest
-from public_python import etc_locked, need, sudoers
+from public_python import need, sudoers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,5 +52,5 @@ def helper_rule(unprivileged_user: str, service_python: PublicPython) -> Iterato
     need("sudo", "visudo")
     helper = f"{service_python.prefix}/bin/privsep-helper"
     rule = f"{unprivileged_user} ALL=(root) NOPASSWD: {helper} *"
-    with etc_locked(fcntl.LOCK_SH), sudoers(f"{unprivileged_user}-oslo", rule):
+    with sudoers(f"{unprivileged_user}-oslo", rule):
         yield helper

@@ -154,6 +154,7 @@ def test_a_worker_that_is_a_process_is_killed_at_its_timeout(
     configuration.write_text("[neutronlike]\nworker_type = process\n")
     said = run(
         """
+operations.echo(1)  # so that there is a worker
 try:
     operations.evaluate("open('/proc/self/stat').read() and time.sleep(1000)",
                         _wrap_timeout=0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 from typing import TYPE_CHECKING
@@ -177,9 +178,8 @@ def test_a_daemon_ends_with_its_client() -> None:
     daemon = os.pidfd_open(int(client.stdout.readline()))
     client.send_signal(signal.SIGKILL)
     client.communicate()
-    ended = os.waitid(os.P_PIDFD, daemon, os.WEXITED)
+    select.select([daemon], [], [])  # not waitid: it may be the helper's child still
     os.close(daemon)
-    assert ended is not None
 
 
 def test_whoever_waits_for_a_reply_is_told_when_what_comes_is_no_message() -> None:

@@ -12,7 +12,6 @@ import re
 import sys
 import tempfile
 import threading
-import time
 
 from oslo_config import cfg
 
@@ -143,10 +142,10 @@ class Recorder(logging.Handler):
         self.records.append(record)
 
 
-LOGGERS = ("oslo.privsep.daemon", "neutronlike.operations", "another", "neutronlike.hurried")
+LOGGERS = ("oslo.privsep.daemon", "neutronlike.operations", "another")
 
 
-def recorded(call, settle=0.0):
+def recorded(call):
     """Return what reached which logger while `call` ran."""
     recorders = {name: Recorder() for name in LOGGERS}
     for name, recorder in recorders.items():
@@ -240,24 +239,17 @@ def behaviour():
     row("retried by tenacity", operations.retried, "retried")
     row("retries happen in the daemon", operations.recall, "retried")
     row("an entrypoint that forks", operations.fork_and_wait, 5)
-    row("timer", lambda: (operations.start_timer("timer"), wait_for("timer")))
+    row("timer", lambda: (operations.start_timer(), operations.wait_for_timer()))
     row("child outlives its call", child_outlives)
-    row("timeout of a call", operations.sleep, 0.4, _wrap_timeout=0.1)
-    row("timeout of an entrypoint", operations.sleep_briefly, 0.6)
+    row("timeout of a call", operations.wait, _wrap_timeout=0.1)
+    row("timeout of an entrypoint", operations.wait_briefly)
+    operations.release()
     row("calls run at once", at_once)
     row("calls share a process", lambda: len({operations.identity() for _ in range(5)}))
     row("a call to another context", operations.identity_of_another_context)
     row("status", status)
     row("client_mode is False: here", in_this_process)
     row("a second start", lambda: neutronlike.default.start(method()))
-
-
-def wait_for(key):
-    while True:
-        try:
-            return operations.recall(key)
-        except KeyError:
-            time.sleep(0.01)
 
 
 def child_outlives():

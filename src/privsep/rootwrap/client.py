@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _Selector = getattr(selectors, "PollSelector", selectors.DefaultSelector)
 _SHOWN = 300  # characters of a command in a message
 _START_WITHIN = 60.0  # seconds: sudo may ask a server
-_GRACE = 1.0  # seconds by which the engine's deadline is later: it kills the worker
+_GRACE = 10.0  # seconds by which the engine's deadline is later: see architecture.md
 _NAME = f"{Service.__module__}.{Service.run.__qualname__}"
 _RUN = Entry(
     "privsep.rootwrap.Client.execute",

@@ -134,10 +134,10 @@ def _give_up(options: Options, user: User) -> None:
 
 def _start_clock(timeout: float | None) -> None:
     """Have SIGALRM end the command: a timer outlives an exec, the caller's, too."""
-    setitimer(ITIMER_REAL, timeout or 0)
-    if timeout is not None:
+    if timeout is not None:  # the timer last: a caller's SIG_IGN would swallow it
         signal(SIGALRM, SIG_DFL)
         pthread_sigmask(SIG_UNBLOCK, [SIGALRM])
+    setitimer(ITIMER_REAL, timeout or 0)
 
 
 def _signal(target: Target) -> NoReturn:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from privsep._client.pending import PendingCall
 
 _SIGNAL = struct.Struct("b")
-_GRACE = 1.0  # seconds that a worker has to kill its command
+_GRACE = 5.0  # seconds that a worker has to kill its command: see architecture.md
 
 
 class Process:

@@ -12,12 +12,10 @@ default = priv_context.PrivContext(
     pypath=f"{__name__}.default",
     capabilities=_KEPT if os.geteuid() == 0 else [],
 )
-hurried = priv_context.PrivContext(
+other = priv_context.PrivContext(
     __name__,
-    cfg_section="neutronlike_hurried",
-    pypath=f"{__name__}.hurried",
+    cfg_section="neutronlike_other",
+    pypath=f"{__name__}.other",
     capabilities=[],
-    logger_name="neutronlike.hurried",
-    timeout=0.3,
 )
 copy = default

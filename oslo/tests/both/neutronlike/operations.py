@@ -11,7 +11,7 @@ import time
 
 import tenacity
 
-from neutronlike import default, hurried
+from neutronlike import default, other
 
 LOG = logging.getLogger(__name__)
 STATE: dict = {}
@@ -108,11 +108,6 @@ def status():
 
 
 @default.entrypoint
-def environment(name):
-    return os.environ.get(name)
-
-
-@default.entrypoint
 def remember(key, value):
     STATE[key] = value
 
@@ -127,10 +122,36 @@ def nested(value):
     return echo([value])
 
 
+_released = threading.Event()
+
+
 @default.entrypoint
-def sleep(seconds):
-    time.sleep(seconds)
-    return seconds
+def wait():
+    """Return when `release` is called."""
+    return _released.wait(60)
+
+
+@default.entrypoint_with_timeout(0.3)
+def wait_briefly():
+    return _released.wait(60)
+
+
+@default.entrypoint
+def release():
+    _released.set()
+
+
+_timed = threading.Event()
+
+
+@default.entrypoint
+def start_timer():
+    threading.Timer(0.01, _timed.set).start()
+
+
+@default.entrypoint
+def wait_for_timer():
+    return _timed.wait(60)
 
 
 _barrier = threading.Barrier(2)
@@ -140,23 +161,6 @@ _barrier = threading.Barrier(2)
 def meet():
     """Return when another call has come, too."""
     return _barrier.wait(60)
-
-
-@default.entrypoint_with_timeout(0.3)
-def sleep_briefly(seconds):
-    time.sleep(seconds)
-    return seconds
-
-
-@hurried.entrypoint
-def sleep_hurried(seconds):
-    time.sleep(seconds)
-    return seconds
-
-
-@hurried.entrypoint
-def log_hurried():
-    LOG.warning("hurried")
 
 
 @tenacity.retry(
@@ -190,19 +194,9 @@ def leave_child():
 
 
 @default.entrypoint
-def start_timer(key):
-    threading.Timer(0.01, STATE.__setitem__, (key, True)).start()
-
-
-@default.entrypoint
 def end(status):
     """End the daemon."""
     os._exit(status)
-
-
-@default.entrypoint
-def loaded(names):
-    return [name for name in names if name in sys.modules]
 
 
 @default.entrypoint
@@ -216,8 +210,8 @@ def option(section, name):
 half = functools.partial(echo, "half")
 
 
-@hurried.entrypoint
-def identity_hurried():
+@other.entrypoint
+def identity_of_other():
     return os.getpid()
 
 
@@ -225,8 +219,8 @@ def identity_hurried():
 def identity_of_another_context():
     """Call an entrypoint of another context, from this one's daemon."""
     helper = f"{sys.prefix}/bin/privsep-helper"
-    hurried.conf  # noqa: B018 - registers the options
+    other.conf  # noqa: B018 - registers the options
     from oslo_config import cfg
 
-    cfg.CONF.set_override("helper_command", helper, group=hurried.cfg_section)
-    return identity_hurried() != os.getpid()
+    cfg.CONF.set_override("helper_command", helper, group=other.cfg_section)
+    return identity_of_other() != os.getpid()
