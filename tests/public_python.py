@@ -164,13 +164,14 @@ def unprivileged_user() -> Iterator[str]:
     need("useradd", "userdel")
     # Not by the pid: a run that was cut off has left its user.
     name = f"privsep-t{secrets.token_hex(4)}"
-    _run("useradd", "--no-create-home", "--user-group", "--shell", "/bin/sh", name)
+    options = ("--no-create-home", "--user-group", "--shell", "/bin/sh")
+    _change_users("useradd", *options, name)
     yield name
     if rules := [*_SUDOERS.glob(f"{name}*")]:
         with etc_locked(fcntl.LOCK_EX):  # none starts by sudo meanwhile
             for rule in rules:
                 rule.unlink()
-    _run("userdel", name)
+    _change_users("userdel", name)
 
 
 @pytest.fixture
@@ -179,6 +180,12 @@ def user_entry(unprivileged_user: str) -> pwd.struct_passwd:
     import pwd
 
     return pwd.getpwnam(unprivileged_user)
+
+
+def _change_users(*words: str) -> None:
+    """Run a command when no other run does: it waits 15 s for others, no longer."""
+    with _locked("/var", fcntl.LOCK_EX):
+        _run(*words)
 
 
 @contextmanager
