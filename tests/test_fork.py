@@ -242,11 +242,13 @@ def test_a_fork_while_another_thread_stops_does_not_keep_the_daemon(
         poll = select.poll()
         poll.register(os.pidfd_open(daemon()), select.POLLIN)
         come, forked = threading.Event(), threading.Event()
-        pool = started.context.client.connection().pool
-        def close():  # the control socket is closed next
+        connection = started.context.client.connection()
+        close = connection.let_go
+        def let_go():  # which closes the control socket
             come.set()
             forked.wait(0.3)  # which another's lock may put off
-        pool.close = close
+            close()
+        connection.let_go = let_go
         stopping = threading.Thread(target=started.context.stop)
         stopping.start()
         come.wait()
@@ -261,6 +263,39 @@ def test_a_fork_while_another_thread_stops_does_not_keep_the_daemon(
         tmp_path / "never",
     )
     assert lines == ["True"]
+
+
+def test_what_is_let_go_of_while_another_thread_forks_is_not_waited_for() -> None:
+    """The garbage collector may do it, whatever locks its thread has meanwhile."""
+    lines = scripts.run(
+        """
+import os, threading
+forking, go_on = threading.Event(), threading.Event()
+let_go = []
+def stand_still():
+    forking.set()
+    let_go.append(go_on.wait(60))
+os.register_at_fork(before=stand_still)  # comes after those that are registered later
+import service
+started = service.services["plain"]
+started.context.start("exec")
+stream = started.numbers(100)
+next(stream)
+def fork():
+    if os.fork() == 0:
+        os._exit(0)
+    os.wait()
+thread = threading.Thread(target=fork)
+thread.start()
+forking.wait()
+del stream
+go_on.set()
+thread.join()
+print(let_go)
+started.context.stop()
+"""
+    )
+    assert lines == ["[True]"]
 
 
 @either_method

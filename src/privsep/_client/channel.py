@@ -97,7 +97,7 @@ class Channel:
     def close(self) -> None:
         """Close it here; the worker sees the end and goes."""
         self.usable = False
-        forking.close(self.sock, self.fate)
+        forking.end(self.sock, self.fate)
 
     def call(
         self,

@@ -160,14 +160,14 @@ class Connection:
             self._process.wait(1.0)  # its sockets close before it can be reaped
 
     def let_go(self) -> None:
-        """Let go of the daemon, which ends if nobody else holds it; do not wait."""
-        self.pool.close()
+        """Let go of the daemon, which ends after its calls if nobody else has it."""
         self._control.close()
 
     def close(self, timeout: float) -> None:
         """Let go of the daemon and wait until it has ended, `timeout` at most."""
         deadline = monotonic() + timeout
         self.let_go()
+        self.pool.close()
         ended = self._process is None or self._process.wait(timeout)
         if ended:
             self._logs.join(max(0.0, deadline - monotonic()))

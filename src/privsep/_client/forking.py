@@ -50,7 +50,7 @@ def duplicate(sock: socket.socket) -> socket.socket:
 
 
 def close(*sockets: socket.socket) -> None:
-    """Close sockets, and let no other thread fork meanwhile.
+    """Close sockets whose other holder is the daemon; no other thread forks meanwhile.
 
     A socket forgets its descriptor before that is closed: a child that is forked in
     between would have it open, and nothing that knows of it.
@@ -58,6 +58,20 @@ def close(*sockets: socket.socket) -> None:
     with undivided:
         for sock in sockets:
             sock.close()
+
+
+def end(*sockets: socket.socket) -> None:
+    """Close sockets that nobody else shall have; what a child keeps is shut down.
+
+    For who must not wait: the garbage collector does this at any moment, whatever
+    locks its thread has.
+    """
+    for sock in sockets:
+        try:
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:  # it is closed already, here or at the other end
+            pass
+        sock.close()
 
 
 def _in_child() -> None:

@@ -148,12 +148,11 @@ class InProcess(Connection):
             worker.die()
 
     def let_go(self) -> None:
-        """Close idle channels now, and the others when they come back."""
-        self.pool.close()
+        """There is no daemon to let go of."""
 
     def close(self, timeout: float) -> None:
         """Close idle channels, and wait for calls that run."""
         until = monotonic() + timeout
-        self.let_go()
+        self.pool.close()
         for worker in self._workers:
             worker.thread.join(max(0.0, until - monotonic()))
