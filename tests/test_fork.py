@@ -230,6 +230,45 @@ def test_a_fork_while_another_thread_starts_the_daemon_can_call(method: str) -> 
 
 
 @either_method
+def test_a_fork_while_another_thread_starts_does_not_keep_the_daemon(
+    method: str, tmp_path: Path
+) -> None:
+    begun, go_on, never = (str(tmp_path / name) for name in ("begun", "on", "never"))
+    variables = {"PRIVSEP_TEST_BEGUN": begun, "PRIVSEP_TEST_GO_ON": go_on}
+    lines = scripts.run(
+        """
+        import os, select, sys, threading, awaited, forks, service
+        from pathlib import Path
+        begun, go_on, never = sys.argv[2:]
+        for path in (begun, go_on, never):
+            os.mkfifo(path)
+        started = service.services["awaited-late"]
+        thread = threading.Thread(target=started.context.start, args=(sys.argv[1],))
+        thread.start()
+        writer = os.open(go_on, os.O_WRONLY)
+        Path(begun).read_text()  # the daemon imports
+        child = forks.Child(lambda: (os.close(writer), Path(never).read_text()))
+        os.close(writer)
+        thread.join()
+        poll = select.poll()
+        poll.register(os.pidfd_open(started.context.status().pid), select.POLLIN)
+        stopping = threading.Thread(target=started.context.stop)
+        stopping.start()
+        print(bool(poll.poll(60_000)))
+        Path(never).write_text("")
+        child.result()
+        stopping.join()
+        """,
+        method,
+        begun,
+        go_on,
+        never,
+        variables=variables,
+    )
+    assert lines == ["True"]
+
+
+@either_method
 def test_a_fork_while_another_thread_stops_does_not_keep_the_daemon(
     method: str, tmp_path: Path
 ) -> None:

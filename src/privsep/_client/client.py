@@ -60,7 +60,7 @@ class Client:
                 )
                 raise errors.StartError(msg)
             self._options = options
-            self._connection = self._launch()
+            self._begin()
 
     def ensure_started(self) -> Connection:
         """Return the connection to the daemon; start it if it is not started."""
@@ -70,8 +70,8 @@ class Client:
         with self._lock:
             if self._connection is None:
                 self._refuse_second_start()
-                self._connection = self._launch()
-            return self._connection
+                self._begin()
+            return cast("Connection", self._connection)
 
     def connection(self) -> Connection | None:
         """Return the connection to the daemon, if there is one."""
@@ -80,6 +80,13 @@ class Client:
     def is_started(self) -> bool:
         """Return whether a daemon was started, and not found gone."""
         return self._connection is not None
+
+    def _begin(self) -> None:
+        """Start the daemon, which a child that is forked meanwhile has nothing of."""
+        connection = self._launch()
+        with forking.undivided:
+            connection.share()
+            self._connection = connection
 
     def _launch(self) -> Connection:
         launched, method = self.context.launch(self._options)

@@ -59,6 +59,10 @@ class Connection:
         self._process = launched.process
         self._logs.use(launched.stderr, launched.said)
 
+    def share(self) -> None:
+        """Have forked children share the daemon from now on."""
+        forking.share(self._control)
+
     def _introduce(self, deadline: float) -> None:
         """Say HELLO, unless that is said; who waits for room does not hold the lock.
 

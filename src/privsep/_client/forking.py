@@ -1,9 +1,9 @@
 """What another thread's fork must not cut in two, and what its child must not keep.
 
-Runs in the client.  A forked child shares the daemon by the control socket alone.
-An end of a channel that it kept would hide from its parent that the other end has
-gone; so every socket between its making and its closing is known here, and the
-child closes them all.
+Runs in the client.  A forked child shares the daemon by the control socket alone, once
+there is a connection.  An end of a channel that it kept would hide from its parent that
+the other end has gone; so every socket between its making and its closing is known
+here, and the child closes them all.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def socket_pair(
     """
     with undivided:
         pair = socket.socketpair(socket.AF_UNIX, kind)
-        _own.update([weakref.ref(sock, _own.discard) for sock in pair])
+        own(*pair)
     return pair
 
 
@@ -45,8 +45,18 @@ def duplicate(sock: socket.socket) -> socket.socket:
     """
     with undivided:
         second = sock.dup()
-        _own.add(weakref.ref(second, _own.discard))
+        own(second)
     return second
+
+
+def own(*sockets: socket.socket) -> None:
+    """Have a forked child close sockets, which were just made, in `undivided`."""
+    _own.update([weakref.ref(sock, _own.discard) for sock in sockets])
+
+
+def share(sock: socket.socket) -> None:
+    """Have a forked child keep a socket of which it knows from now on."""
+    _own.discard(weakref.ref(sock))
 
 
 def close(*sockets: socket.socket) -> None:

@@ -12,6 +12,7 @@ import os
 import socket
 import tempfile
 
+from privsep._client import forking
 from privsep._wire.descriptors import peer_credentials
 
 #: what the daemon's process writes to stderr when standard input is a pipe
@@ -36,7 +37,9 @@ class Meeting:
     def accept(self) -> socket.socket | None:
         """Return the socket to root; None if somebody else, or nobody, connected."""
         try:
-            control, _ = self.listener.accept()
+            with forking.undivided:
+                control, _ = self.listener.accept()
+                forking.own(control)
         except OSError:  # it has gone again
             return None
         if peer_credentials(control).uid != 0:

@@ -14,7 +14,7 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
-from privsep._client.forking import undivided
+from privsep._client import forking
 from privsep._client.readiness import wait_until
 
 if TYPE_CHECKING:
@@ -110,10 +110,12 @@ class Reached(NamedTuple):
 def control_pair() -> tuple[socket.socket, socket.socket]:
     """Return the client's and the daemon's end of a control socket.
 
+    No forked child has the client's end until the connection is made.
     Credentials are asked for before anything can be sent: a datagram carries
     them only if the receiver wanted them by then.
     """
     ours, daemons = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    forking.own(ours)
     daemons.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     return ours, daemons
 
@@ -125,7 +127,9 @@ def spawn(command: Sequence[str], environment: Mapping[str, str]) -> Launched:
         OSError: the program cannot be run.
 
     """
-    with undivided:  # a child that another thread forks shall not keep their ends
+    with (
+        forking.undivided
+    ):  # a child that another thread forks shall not keep their ends
         return _spawn(command, environment)
 
 

@@ -16,6 +16,7 @@ import struct
 from time import monotonic
 from typing import TYPE_CHECKING, cast
 
+from privsep._client import forking
 from privsep._start import trust
 from privsep._wire.control import REPLY_SIZE, Reply
 from privsep._wire.values import decode
@@ -125,7 +126,9 @@ def _connect(held: int, seconds: float) -> socket.socket:
         OSError: as connect(2).
 
     """
-    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with forking.undivided:
+        control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        forking.own(control)
     try:
         control.settimeout(None)  # not socket.setdefaulttimeout()'s
         # A timeout of Python's makes it non-blocking, which does not wait here.

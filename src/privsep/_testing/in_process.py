@@ -147,6 +147,9 @@ class InProcess(Connection):
         for worker in self._workers:
             worker.die()
 
+    def share(self) -> None:
+        """There is no daemon to share."""
+
     def let_go(self) -> None:
         """There is no daemon to let go of."""
 
