@@ -384,6 +384,43 @@ def test_a_worker_that_retires_takes_no_call_with_files() -> None:
     assert lines == ["all all all all"]
 
 
+def test_a_worker_that_is_taken_for_idle_as_it_is_called_runs_nothing(
+    tmp_path: Path,
+) -> None:
+    # It stands still with the CALL in its hands, and can read no answer afterwards.
+    lines = scripts.run(
+        """
+        import os, select, sys, files, forks
+        from pathlib import Path
+        from privsep._daemon.serve import Service
+        stands_still = sys.argv[1]
+        os.mkfifo(stands_still)
+        service = files.processes
+        service.context.workers = 1
+        answer = Service._answer
+        def stand_still_and_answer(self, message, beside, frames, encoder, slot):
+            if b"return_many" in message and os.path.exists(stands_still):
+                Path(stands_still).write_text("")
+                poll = select.poll()
+                poll.register(frames.sock, select.POLLRDHUP)
+                poll.poll(60_000)
+            return answer(self, message, beside, frames, encoder, slot)
+        Service._answer = stand_still_and_answer
+        service.context.start("fork")
+        service.echo(1)
+        def call_meanwhile():
+            Path(stands_still).read_text()
+            os.unlink(stands_still)
+            return service.echo(2)
+        child = forks.Child(call_meanwhile)
+        print(len(service.return_many(3)), child.result())
+        service.context.stop()
+        """,
+        tmp_path / "stands still",
+    )
+    assert lines == ["3 2"]
+
+
 # -- Fd ----------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ only then the arguments.
 
 from __future__ import annotations
 
+import select
 import struct
 import sys
 
@@ -204,7 +205,8 @@ class Service:
                 slot.begin(timeout if timeout > 0 else FOREVER)
                 entry = self._table[name]
             limit = entry.limit
-            slot.begin(timeout if 0 <= timeout < limit else limit)
+            if slot.begin(timeout if 0 <= timeout < limit else limit):
+                _see_that_it_can_be_read(frames.sock)
             packed = message[end:]
             is_packed = entry.packed
             if is_packed:
@@ -318,6 +320,19 @@ def _arguments(value: object) -> tuple[list[object], dict[str, object]]:
         if plain and (not kwargs or _STR.issuperset(map(type, kwargs))):
             return args, kwargs
     raise Malformed("not [arguments, keywords]")
+
+
+def _see_that_it_can_be_read(sock: socket.socket) -> None:
+    """Look whether the supervisor took this worker for an idle one.
+
+    Raises:
+        Interrupted: it did, and has shut down what the worker reads.
+
+    """
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    if poll.poll(0):
+        raise Interrupted
 
 
 def _one_argument(value: object) -> tuple[list[object], dict[str, object]]:

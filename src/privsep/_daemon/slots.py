@@ -146,14 +146,18 @@ class Slot:
         self.audit: Recorder | None = None  #: where its calls are recorded
         self.loop: AbstractEventLoop | None = None  #: in which its coroutines run
 
-    def begin(self, timeout: float) -> None:
-        """Begin a call that must end within `timeout` seconds (may be inf)."""
+    def begin(self, timeout: float) -> bool:
+        """Begin a call that must end within `timeout` seconds (may be inf).
+
+        Return whether the worker shall retire.
+        """
         deadline = monotonic() + timeout
         self._deadlines[self._number] = deadline
         if not monotonic() + _MARGIN < self._looked_at <= deadline:
             self._looked_at = deadline
             if deadline != FOREVER and self._writer is not None:
                 os.write(self._writer, _NOTICE.pack(self._number, deadline))
+        return bool(self._retire[self._number])
 
     def begin_reading(self) -> None:
         """Say that a part of a CALL is there, and the rest is being read.

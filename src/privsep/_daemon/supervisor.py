@@ -462,6 +462,10 @@ class Supervisor:
         already there is still served, one that comes later fails at its sender
         before a byte is taken.  A busy one looks at its slot after the call; one
         that became idle at this very moment is found by looking again.
+
+        Who was just called is not seen to be busy before its slot says so.  Its call
+        may want to read more, so the worker looks at this side's mark, having set its
+        own, as this side does the other way round: one of the two sees the other.
         """
         leaving = not self._is_wanted()
         wanted = len(self._workers) if leaving else len(self._waiting)
@@ -477,6 +481,10 @@ class Supervisor:
             if self._is_busy(worker, now):
                 busy.append(worker)
             elif missing > 0:
+                self.slots.ask_to_retire(worker.slot_number)
+                if self._is_busy(worker, now):
+                    busy.append(worker)
+                    continue
                 missing -= 1
                 worker.retiring = True
                 self._shut_reading(worker)
