@@ -15,6 +15,7 @@ from hostile import Daemon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 _METHOD = "exec" if IS_ROOT else "userns"  # a fresh interpreter, in both
 _MOST_MODULES = 90
@@ -109,6 +110,15 @@ assert value[0]._replace(code=2) == msgpack.ExtType._make((2, b"one"))
 
 def test_who_imports_what_msgpack_is_loaded_without_gets_whole_modules() -> None:
     command = [sys.executable, "-I", "-S", "-c", _WHOLE_MODULES, *sys.path]
+    subprocess.run(command, check=True)
+
+
+def test_a_msgpack_that_asks_for_more_gets_whole_modules(tmp_path: Path) -> None:
+    other = "import collections\ncollections.deque\n"
+    other += "ExtType = Packer = StackError = unpackb = None\n"
+    (tmp_path / "msgpack.py").write_text(other)
+    script = "import sys; sys.path[:] = sys.argv[1:]; import privsep._wire.messagepack"
+    command = [sys.executable, "-I", "-S", "-c", script, str(tmp_path), *sys.path]
     subprocess.run(command, check=True)
 
 

@@ -8,6 +8,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import IS_ROOT
 
 import scripts
 
@@ -266,6 +267,24 @@ def test_a_fork_while_another_thread_starts_does_not_keep_the_daemon(
         variables=variables,
     )
     assert lines == ["True"]
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root is let in by the path")
+def test_a_fork_while_a_helper_comes_by_a_path_does_not_keep_its_socket() -> None:
+    lines = scripts.run(
+        """
+        import socket, forks
+        from privsep._start.meeting import Meeting
+        meeting = Meeting()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as helper:
+            helper.connect(meeting.path)
+            control = meeting.accept()
+            meeting.close()
+            print(forks.in_child(control.fileno))
+            control.close()
+        """
+    )
+    assert lines == ["-1"]
 
 
 @either_method

@@ -116,6 +116,37 @@ def test_a_daemon_without_clients_stays(manage: Callable[..., Manager]) -> None:
             assert greeting(sock) == "ready"
 
 
+def test_a_fork_while_another_thread_connects_has_no_connection(
+    manage: Callable[..., Manager],
+) -> None:
+    """The daemon would count it as a client for as long as the child lives."""
+    script = """
+        import functools, sys, threading, forks, service
+        from privsep._start import socket as method
+        connected, forked, controls = threading.Event(), threading.Event(), []
+        receive = method._receive
+        def wait_and_receive(control, until):
+            controls.append(control)
+            connected.set()
+            forked.wait()
+            return receive(control, until)
+        method._receive = wait_and_receive
+        plain = service.services["plain"]
+        where = {"path": sys.argv[1], "deadline": 60}
+        start = functools.partial(plain.context.start, "socket", **where)
+        thread = threading.Thread(target=start)
+        thread.start()
+        connected.wait()
+        print(forks.in_child(controls[0].fileno))
+        forked.set()
+        thread.join()
+        print(plain.echo("parent"), forks.in_child(lambda: plain.echo("child")))
+        plain.context.stop()
+    """
+    lines = scripts.run(script, manage("service:plain").path)
+    assert lines == ["-1", "parent child"]
+
+
 def test_a_forked_client_shares_the_connection(
     manage: Callable[..., Manager], reach: Callable[..., Service]
 ) -> None:
