@@ -125,7 +125,8 @@ class Client:
         A child that another thread forks meanwhile shares the daemon, or has nothing
         of it: with a control socket of which it does not know it would keep it.
         """
-        with self._lock, forking.undivided:  # no lock in it: see `forking.end`
+        # Nothing in here takes a lock: whoever has the pool's may be waiting for this.
+        with self._lock, forking.undivided:
             connection, self._connection = self._connection, None
             self._options = self.context.start_options
             self._started_by = ""
